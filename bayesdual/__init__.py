@@ -1,0 +1,1 @@
+"""Continual learning with a variational posterior and a memory of memorable examples."""
