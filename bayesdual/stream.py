@@ -1,15 +1,37 @@
-"""What a stream of experiences looks like to the learner: labelled tensors, or datasets behind a loader.
+"""What a stream of experiences looks like to a learner: labelled tensors, or a dataset behind a loader.
 
-An Avalanche benchmark gives experiences with a ``dataset``. Small data is better held as tensors and batched
-by indexing: an experience that can give its data that way has a method ``tensors() -> TensorData``, as all of
-``bayesdual.scenarios`` do.
+An Avalanche benchmark gives experiences with a ``dataset``. Small data is better held as tensors and batched by
+indexing: an experience that can give its data that way has a method ``tensors() -> TensorData``, as all of
+``bayesdual.scenarios`` do. Anything else is read through a ``DataLoader``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Inputs (B, ...), labels (B,) and task labels (B,)."""
+
+
+class ExperienceData(Protocol):
+    """The examples of one experience, in a fixed order."""
+
+    y: Tensor
+    t: Tensor
+    index: Tensor
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Returns the inputs of some examples, shape (len(rows), ...), without augmentation."""
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Goes once through all examples in order, without augmentation."""
 
 
 @dataclass(frozen=True)
@@ -34,3 +56,130 @@ class TensorData:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def take(self, rows: Tensor) -> Tensor:
+        return self.x[rows]
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        return zip(self.x.split(size), self.y.split(size), self.t.split(size), strict=True)
+
+
+class DatasetData:
+    """The examples of one experience behind an Avalanche dataset.
+
+    Args:
+        dataset: The experience's dataset; its items are (input, label, task label).
+        name: What to call it in an error.
+        workers: Processes that read it.
+
+    Raises:
+        ValueError: The dataset has no targets.
+    """
+
+    def __init__(self, dataset: Any, name: str, workers: int = 0) -> None:
+        if not hasattr(dataset, "targets"):
+            raise ValueError(
+                f"the dataset of {name} has no targets: make it with avalanche.benchmarks.utils."
+                "make_classification_dataset, or give each experience a method tensors()."
+            )
+        self.dataset = dataset
+        self.plain = dataset.eval() if hasattr(dataset, "eval") else dataset
+        self._workers = workers
+        self.y = torch.as_tensor(list(dataset.targets), dtype=torch.int64)
+        tasks = getattr(dataset, "targets_task_labels", None)
+        self.t = torch.zeros_like(self.y) if tasks is None else torch.as_tensor(list(tasks), dtype=torch.int64)
+        self.index = torch.arange(len(self.y))
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, rows: Tensor) -> Tensor:
+        return torch.stack([torch.as_tensor(self.plain[int(i)][0]) for i in rows])
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        return iter(DataLoader(Labelled(self.plain, self), size, num_workers=self._workers))
+
+
+class Labelled(Dataset):
+    """A dataset whose items are (input, label, task label), whatever else its own items hold."""
+
+    def __init__(self, dataset: Any, data: DatasetData) -> None:
+        self._dataset, self._y, self._t = dataset, data.y, data.t
+
+    def __len__(self) -> int:
+        return len(self._y)
+
+    def __getitem__(self, i: int) -> Batch:
+        return self._dataset[i][0], self._y[i], self._t[i]
+
+
+def experience_data(experience: Any, workers: int = 0) -> TensorData | DatasetData:
+    """Returns the data of an Avalanche experience, as tensors if it can give them."""
+    if hasattr(experience, "tensors"):
+        return experience.tensors()
+    name = f"experience {experience.current_experience} of the benchmark"
+    if not hasattr(experience, "dataset"):
+        raise ValueError(f"{name} has no dataset: give a benchmark for supervised learning.")
+    return DatasetData(experience.dataset, name, workers)
+
+
+class TensorLoader:
+    """Batches of tensors by indexing; a shard of them on each rank.
+
+    Args:
+        data: The examples.
+        batch_size: Examples of a batch, on each rank.
+        seed: Seed of the order; None: the order of the data.
+        rank: Which shard is this one's.
+        ranks: Number of shards. In shuffled order all shards have the same number of batches, the last examples
+            going twice if they must; in the data's order no example goes twice.
+    """
+
+    def __init__(
+        self, data: TensorData, batch_size: int, seed: int | None = None, rank: int = 0, ranks: int = 1
+    ) -> None:
+        self._data = data
+        self._batch_size = batch_size
+        if seed is None:
+            self._rows = torch.arange(rank, len(data), ranks)
+        else:
+            rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+            short = -len(data) % ranks
+            self._rows = torch.cat([rows, rows[:short]])[rank::ranks]
+
+    def __len__(self) -> int:
+        return -(-len(self._rows) // self._batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        data = self._data
+        for rows in self._rows.split(self._batch_size):
+            yield data.x[rows], data.y[rows], data.t[rows]
+
+
+def task_classes(experiences: Any, n_classes: int) -> Tensor | None:
+    """Which classes each task label can be, or None for a stream without task labels.
+
+    Args:
+        experiences: All experiences of the training stream.
+        n_classes: Number of logits.
+
+    Returns:
+        Booleans, shape (largest task label + 1, n_classes).
+    """
+    labels: dict[int, set[int]] = {}
+    for experience in experiences:
+        for task in getattr(experience, "task_labels", [0]):
+            labels.setdefault(int(task), set()).update(classes_of(experience))
+    if len(labels) < 2:
+        return None
+    mask = torch.zeros(max(labels) + 1, n_classes, dtype=torch.bool)
+    for task, classes in labels.items():
+        mask[task, sorted(classes)] = True
+    return mask
+
+
+def classes_of(experience: Any) -> list[int]:
+    """The classes that an experience has examples of, in ascending order."""
+    with suppress(AttributeError):
+        return sorted(int(c) for c in experience.classes_in_this_experience)
+    return sorted(int(c) for c in experience_data(experience).y.unique())

@@ -1,0 +1,260 @@
+"""A memory of exemplars with a fixed budget, shared out fairly over classes.
+
+The budget goes to the classes in equal shares, and within a class to the experiences that brought it in equal
+shares; what a class cannot fill goes to the others. Exemplars stand in the order of their importance (the
+selection's), so that when shares shrink, the tail is dropped. The weights of the exemplars of one class from one
+experience sum to the number of examples they stand for, so that
+
+    sum over memory of w_z l(z)   estimates   sum over all past examples of l(i)
+
+without bias between old and new, or between frequent and rare classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bayesdual.files import write_whole
+
+FORMAT = "bayesdual-memory-1"
+IMPOSSIBLE = -1e4  # the logit of a class that cannot be: softmax gives it exactly 0, and stays finite
+
+
+@dataclass(frozen=True)
+class Exemplars:
+    """Examples with what is known of them, aligned along the first dimension.
+
+    Attributes:
+        x: Inputs, shape (M, ...), of the type the stream gives them in (uint8 images stay uint8).
+        y: Labels, shape (M,), int64.
+        t: Task labels, shape (M,), int64.
+        logits: What the network said of them when they were memorised, shape (M, C), float32: the soft labels.
+        weights: Number of past examples that each stands for, shape (M,), float32.
+        scores: How much the posterior hangs on each, shape (M,), float32.
+        experience: Index of the experience that each came from, shape (M,), int64.
+        index: Position of each in the source dataset, shape (M,), int64.
+    """
+
+    x: Tensor
+    y: Tensor
+    t: Tensor
+    logits: Tensor
+    weights: Tensor
+    scores: Tensor
+    experience: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, rows: Tensor) -> Exemplars:
+        """Returns the exemplars at ``rows`` (int64 positions or a boolean mask)."""
+        return Exemplars(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def to(self, device: torch.device | str) -> Exemplars:
+        return Exemplars(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def concatenate(parts: Sequence[Exemplars]) -> Exemplars:
+    """Joins exemplars; soft labels of a head that has grown since are padded with classes that cannot be."""
+    width = max(p.logits.shape[1] for p in parts)
+    padded = [
+        replace(p, logits=torch.nn.functional.pad(p.logits, (0, width - p.logits.shape[1]), value=IMPOSSIBLE))
+        for p in parts
+    ]
+    return Exemplars(**{f.name: torch.cat([getattr(p, f.name) for p in padded]) for f in fields(Exemplars)})
+
+
+def fair_shares(available: Sequence[int], budget: int) -> list[int]:
+    """Shares a budget out as equally as what is available allows.
+
+    Args:
+        available: How many each could take.
+        budget: How many there are to give.
+
+    Returns:
+        How many each gets: at most what it could take, differing by at most 1 between those that could take
+        more, in all ``min(budget, sum(available))``. What does not divide goes to the first.
+    """
+    shares = [0] * len(available)
+    left = min(budget, sum(available))
+    while left > 0:
+        hungry = [i for i, a in enumerate(available) if shares[i] < a]
+        each, rest = divmod(left, len(hungry))
+        for place, i in enumerate(hungry):
+            given = min(each + (place < rest), available[i] - shares[i])
+            shares[i] += given
+            left -= given
+    return shares
+
+
+def quotas(available: dict[tuple[int, int], int], budget: int) -> dict[tuple[int, int], int]:
+    """How many exemplars each (class, experience) may keep.
+
+    Args:
+        available: Number of candidates by (class, experience).
+        budget: Size of the memory.
+    """
+    classes = sorted({c for c, _ in available})
+    groups = {c: sorted(e for k, e in available if k == c) for c in classes}
+    by_class = fair_shares([sum(available[c, e] for e in groups[c]) for c in classes], budget)
+    result = {}
+    for place, (c, share) in enumerate(zip(classes, by_class, strict=True)):
+        # Rotated, so that the experiences left out of a small share are not the same in every class.
+        turn = place % len(groups[c])
+        order = groups[c][turn:] + groups[c][:turn]
+        for e, n in zip(order, fair_shares([available[c, e] for e in order], share), strict=True):
+            result[c, e] = n
+    return result
+
+
+class Memory:
+    """Exemplars of the past, at most ``budget`` of them, and how many examples they stand for.
+
+    Args:
+        budget: Greatest number of exemplars, at least 0 (0: nothing is kept).
+
+    Raises:
+        ValueError: ``budget`` is negative.
+    """
+
+    def __init__(self, budget: int) -> None:
+        if budget < 0:
+            raise ValueError(f"memory_size is {budget}: give the number of examples to keep, 0 or more.")
+        self.budget = budget
+        self.exemplars: Exemplars | None = None
+        self.counts: dict[tuple[int, int], int] = {}  # examples seen, by (class, experience)
+
+    def __len__(self) -> int:
+        return 0 if self.exemplars is None else len(self.exemplars)
+
+    @property
+    def examples_seen(self) -> int:
+        """Number of examples of all past experiences: what the weights would sum to if no class was left out."""
+        return sum(self.counts.values())
+
+    def room_for(self, y: Tensor, experience: int) -> dict[int, int]:
+        """How many exemplars of each class of a new experience there is room for.
+
+        Args:
+            y: Labels of the experience's examples, shape (N,).
+            experience: Its index.
+
+        Raises:
+            ValueError: The budget is smaller than the number of classes seen.
+        """
+        counts = self._counts_with(y, experience)
+        classes = {c for c, _ in counts}
+        if 0 < self.budget < len(classes):
+            raise ValueError(
+                f"memory_size is {self.budget} but {len(classes)} classes have been seen: "
+                "give it at least one example per class."
+            )
+        return {c: n for (c, e), n in quotas(counts, self.budget).items() if e == experience}
+
+    def update(self, new: Exemplars, y: Tensor, experience: int) -> None:
+        """Takes in the exemplars of a new experience and trims the old ones to their shares.
+
+        Args:
+            new: Chosen exemplars, for each class at most what :meth:`room_for` gave, in the order of importance;
+                their weights count only relative to each other.
+            y: Labels of all the experience's examples, shape (N,).
+            experience: Its index.
+        """
+        self.update_counts(y, experience)
+        merged = new if self.exemplars is None else concatenate([self.exemplars, new])
+        kept = []
+        for (c, e), n in quotas(self.counts, self.budget).items():
+            rows = torch.nonzero((merged.y == c) & (merged.experience == e)).squeeze(1)[:n]
+            if len(rows):
+                group = merged[rows]
+                kept.append(replace(group, weights=group.weights * (self.counts[c, e] / group.weights.sum())))
+        self.exemplars = concatenate(kept)
+
+    def update_counts(self, y: Tensor, experience: int) -> None:
+        """Counts the examples of a new experience, shape (N,), by class."""
+        self.counts = self._counts_with(y, experience)
+
+    def draw(self, n: int, generator: torch.Generator) -> Exemplars:
+        """Returns ``n`` exemplars in random order, each as often as any other (give or take one).
+
+        A memory smaller than ``n`` is gone through several times.
+
+        Args:
+            n: Number of exemplars to return.
+            generator: Source of randomness, on the CPU.
+
+        Raises:
+            ValueError: The memory is empty.
+        """
+        if self.exemplars is None:
+            raise ValueError("the memory is empty: nothing can be drawn from it.")
+        rounds = -(-n // len(self))
+        rows = torch.cat([torch.randperm(len(self), generator=generator) for _ in range(rounds)])[:n]
+        return self.exemplars[rows.to(self.exemplars.y.device)]
+
+    def state_dict(self) -> dict[str, object]:
+        """Tensors and plain numbers only: loads with ``weights_only=True``."""
+        return {
+            "budget": self.budget,
+            "counts": [[c, e, n] for (c, e), n in sorted(self.counts.items())],
+            "exemplars": None if self.exemplars is None else self.exemplars.tensors(),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restores what :meth:`state_dict` gave.
+
+        Raises:
+            ValueError: The state is of a memory with another budget.
+        """
+        if state["budget"] != self.budget:
+            raise ValueError(
+                f"the checkpoint's memory holds {state['budget']} examples but memory_size is {self.budget}: "
+                "give the same memory_size."
+            )
+        self.counts = {(c, e): n for c, e, n in state["counts"]}
+        self.exemplars = None if state["exemplars"] is None else Exemplars(**state["exemplars"])
+
+    def save(self, path: str | Path) -> None:
+        """Writes the memory to one safetensors file, whose JSON header holds budget and counts."""
+        state = self.state_dict()
+        header = {"format": FORMAT, "memory": json.dumps({k: state[k] for k in ("budget", "counts")})}
+        tensors = {} if self.exemplars is None else self.exemplars.tensors()
+        tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
+        write_whole(path, lambda temporary: save_file(tensors, temporary, header))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Memory:
+        """Reads what :meth:`save` wrote; executes nothing from it.
+
+        Raises:
+            ValueError: The file is not a memory.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                header = file.metadata() or {}
+                tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a memory file, or is damaged ({error}).") from None
+        if header.get("format") != FORMAT:
+            raise ValueError(f"{path} is not a memory file: its header does not say {FORMAT}.")
+        state = json.loads(header["memory"])
+        memory = cls(state["budget"])
+        memory.load_state_dict({**state, "exemplars": tensors or None})
+        return memory
+
+    def _counts_with(self, y: Tensor, experience: int) -> dict[tuple[int, int], int]:
+        classes, numbers = y.unique(return_counts=True)
+        added = zip(classes.tolist(), numbers.tolist(), strict=True)
+        return {**self.counts, **{(c, experience): n for c, n in added}}

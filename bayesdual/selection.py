@@ -1,0 +1,109 @@
+"""Which examples of a class to keep, and how many examples each of them stands for.
+
+A selection is a function ``(candidates, n, generator) -> (rows, weights)``: the rows of at most n candidates, the
+most important first (when the class's share of the memory shrinks, the last are dropped), and their weights, which
+count only relative to each other. Any function of that form, named in the configuration by its dotted path, will do.
+
+Scores and features say different things. An example with a high score says where the boundary lies; it does not
+represent its class, and a memory of the highest scores replayed as if it were the data is ruinous in
+class-incremental learning (see ``top_score``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The examples of one class of one experience that a memory may keep.
+
+    Attributes:
+        features: Inputs of the network's last layer, shape (N, D).
+        probabilities: Predicted class probabilities, shape (N, C).
+        scores: How much the posterior hangs on each (see ``bayesdual.sensitivity``), shape (N,).
+    """
+
+    features: Tensor
+    probabilities: Tensor
+    scores: Tensor
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+Selection = Callable[[Candidates, int, torch.Generator], tuple[Tensor, Tensor]]
+
+
+def random(candidates: Candidates, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Any n, each as likely as another; equal weights."""
+    rows = torch.randperm(len(candidates), generator=generator)[:n]
+    return rows, torch.ones(len(rows))
+
+
+def herding(candidates: Candidates, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Those whose mean feature follows the class's, greedily (Welling, ICML 2009; iCaRL, CVPR 2017); equal weights."""
+    rows = herd(F.normalize(candidates.features.flatten(1), dim=1), n)
+    return rows, torch.ones(len(rows))
+
+
+def dual_herding(candidates: Candidates, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Herding in the space of the K-prior's curvature: features sqrt(lambda) phi of each example; equal weights.
+
+    The sum of their outer products over all past data is the Hessian of the past loss in the last layer.
+    """
+    curvature = (candidates.probabilities * (1 - candidates.probabilities)).sum(1, keepdim=True).sqrt()
+    features = candidates.features.flatten(1)
+    joined = torch.cat([F.normalize(features, dim=1), F.normalize(curvature * features, dim=1) * curvature], dim=1)
+    rows = herd(joined, n)
+    return rows, torch.ones(len(rows))
+
+
+def score_sampling(candidates: Candidates, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Sampled in proportion to the score, half and half with uniformly, and weighted by the inverse probability."""
+    chance = candidates.scores / candidates.scores.sum().clamp_min(1e-12)
+    chance = 0.5 * chance + 0.5 / len(candidates)
+    rows = torch.multinomial(chance, min(n, len(candidates)), generator=generator)
+    return rows, 1 / chance[rows]
+
+
+def top_score(candidates: Candidates, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The n highest scores (FROMP's rule when the score is lambda); equal weights.
+
+    Meant for function regularisation in task-incremental streams. Replayed with labels in a class-incremental
+    stream it does far worse than ``random``.
+    """
+    rows = candidates.scores.argsort(descending=True, stable=True)[:n]
+    return rows, torch.ones(len(rows))
+
+
+def herd(features: Tensor, n: int) -> Tensor:
+    """Greedily chosen rows whose running mean stays closest to the mean of all.
+
+    With mu the mean and s the sum of the chosen, the next is the minimiser of |mu - (s + phi)/(k+1)|^2.
+
+    Args:
+        features: Shape (N, D).
+        n: How many to choose, at most N.
+
+    Returns:
+        Their positions in the order chosen, shape (min(n, N),).
+    """
+    mean = features.mean(0)
+    squares = features.square().sum(1)
+    free = torch.zeros(len(features), device=features.device)
+    total = torch.zeros_like(mean)
+    rows = []
+    for k in range(min(n, len(features))):
+        # |mu - (s + phi)/(k+1)|^2 up to what does not depend on phi, times (k+1)^2
+        gap = total - (k + 1) * mean
+        row = int((squares + 2 * (features @ gap) + free).argmin())
+        rows.append(row)
+        free[row] = torch.inf
+        total = total + features[row]
+    return torch.tensor(rows, dtype=torch.int64)

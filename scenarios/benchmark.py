@@ -1,0 +1,201 @@
+"""From a raw dataset to an Avalanche benchmark whose experiences can also give their data as tensors.
+
+A benchmark is a list of experiences per stream; an experience here is a choice of rows of the source data, a
+view (what happens to the pixels) and a task label. The source is held once; rows are gathered and views
+applied when data is asked for, one example at a time by Avalanche (``experience.dataset``), or all at once by
+whoever wants tensors (``experience.tensors()``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+import torch
+from avalanche.benchmarks.scenarios import CLScenario, DatasetExperience, EagerCLStream
+from avalanche.benchmarks.utils import ConstantSequence, DataAttribute, TaskLabels
+from avalanche.benchmarks.utils.classification_dataset import TaskAwareSupervisedClassificationDataset
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from bayesdual.scenarios.data import RawDataset, normalise, stratified_split
+from bayesdual.stream import TensorData
+
+View = Callable[[Tensor], Tensor]
+"""What an experience does to its images: uint8 (N, C, H, W) to uint8 of the same shape, each image alone."""
+
+
+def identity(x: Tensor) -> Tensor:
+    return x
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What one experience shows: the examples of some classes, through a view.
+
+    Attributes:
+        classes: The classes whose examples are in it.
+        view: What happens to their pixels.
+    """
+
+    classes: tuple[int, ...]
+    view: View = identity
+
+
+@dataclass(frozen=True, eq=False)
+class Images(Dataset):
+    """Some rows of a source of images, seen through a view.
+
+    Attributes:
+        x: All images of the source, shape (N, C, H, W), uint8; shared, not copied.
+        y: All labels of the source, shape (N,), int64.
+        rows: Positions in the source of the examples in this dataset, shape (n,), int64.
+        view: What happens to the pixels.
+        task_label: The task label of all examples.
+        mean: Mean of each channel, on the scale 0..1.
+        std: Standard deviation of each channel, on the scale 0..1.
+    """
+
+    x: Tensor
+    y: Tensor
+    rows: Tensor
+    view: View
+    task_label: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        """Returns the normalised image, shape (C, H, W), float32, and its label."""
+        row = self.rows[i]
+        image = self.view(self.x[row].unsqueeze(0)).squeeze(0)
+        return normalise(image, self.mean, self.std), int(self.y[row])
+
+    def tensors(self) -> TensorData:
+        return TensorData(
+            x=self.view(self.x[self.rows]),
+            y=self.y[self.rows],
+            t=torch.full((len(self),), self.task_label, dtype=torch.int64),
+            index=self.rows.clone(),
+            mean=self.mean,
+            std=self.std,
+        )
+
+
+class ImageExperience(DatasetExperience):
+    """An Avalanche experience over :class:`Images`.
+
+    It has all that Avalanche's strategies and ``with_classes_timeline`` and ``with_task_labels`` know:
+    ``dataset``, ``classes_in_this_experience``, ``previous_classes``, ``classes_seen_so_far``,
+    ``future_classes``, ``task_label``, ``task_labels``, ``benchmark``.
+    """
+
+    def __init__(self, images: Images, current_experience: int, slots: Sequence[Slot]) -> None:
+        dataset = TaskAwareSupervisedClassificationDataset(
+            [images],
+            data_attributes=[
+                DataAttribute(images.y[images.rows].tolist(), "targets"),
+                TaskLabels(ConstantSequence(images.task_label, len(images))),
+            ],
+        )
+        super().__init__(dataset=dataset, current_experience=current_experience)
+        self._images = images
+        before = {c for slot in slots[:current_experience] for c in slot.classes}
+        now = set(slots[current_experience].classes)
+        after = {c for slot in slots for c in slot.classes} - before - now
+        self.classes_in_this_experience = sorted(now)
+        self.previous_classes = sorted(before)
+        self.classes_seen_so_far = sorted(before | now)
+        self.future_classes = sorted(after)
+        self.task_label = images.task_label
+        self.task_labels = [images.task_label]
+
+    @property
+    def benchmark(self) -> ImageBenchmark:
+        """The benchmark this experience belongs to."""
+        return self.origin_stream.benchmark
+
+    def tensors(self) -> TensorData:
+        """Returns the data of this experience, gathered anew in each call.
+
+        ``x`` is uint8, shape (N, C, H, W), with the view applied and not normalised; ``index`` is the
+        position in the training set (for the test stream: in the test set) that the data was distributed as.
+        The items of ``dataset`` are the same images as ``(x / 255 - mean) / std``.
+        """
+        return self._images.tensors()
+
+
+class ImageBenchmark(CLScenario):
+    """An Avalanche benchmark of images, with streams ``train``, ``test`` and, if asked for, ``valid``.
+
+    Attributes:
+        classes: The names of the classes, by label.
+        n_classes: Number of classes, over all experiences.
+        n_experiences: Number of experiences in each stream.
+        n_classes_per_exp: Number of classes in each experience.
+        classes_order: Labels in the order in which the experiences bring them.
+    """
+
+    def __init__(
+        self, streams: Sequence[EagerCLStream], slots: Sequence[Slot], classes: tuple[str, ...]
+    ) -> None:
+        super().__init__(streams)
+        for stream in streams:
+            stream.benchmark = self  # Avalanche's evaluation looks for it there
+        self.classes = classes
+        self.n_classes = len(classes)
+        self.n_experiences = len(slots)
+        self.n_classes_per_exp = [len(slot.classes) for slot in slots]
+        self.classes_order = list(dict.fromkeys(c for slot in slots for c in slot.classes))
+
+
+def make_benchmark(
+    data: RawDataset, slots: Sequence[Slot], *, seed: int, validation: float, task_labels: bool
+) -> ImageBenchmark:
+    """Builds the streams of a benchmark.
+
+    Args:
+        data: The source.
+        slots: What each experience shows, in the order of the experiences.
+        seed: Seed of the split into training and validation data.
+        validation: Share of the training data, class by class, that makes the stream ``valid``, in [0, 1); 0:
+            there is no such stream. The same examples are held out in all experiences.
+        task_labels: Whether experience i has task label i; otherwise all have 0.
+
+    Raises:
+        ValueError: ``validation`` is out of range, or a class has no example in one of the streams.
+    """
+    if not 0 <= validation < 1:
+        raise ValueError(f"validation is a share of the training data in [0, 1), not {validation}.")
+    train_rows, valid_rows = stratified_split(data.train_y, validation, seed)
+    parts = {
+        "train": (data.train_x, data.train_y, train_rows),
+        "valid": (data.train_x, data.train_y, valid_rows),
+        "test": (data.test_x, data.test_y, np.arange(len(data.test_y))),
+    }
+    if validation == 0:
+        del parts["valid"]
+    streams = []
+    for name, (x, y, rows) in parts.items():
+        labels = y.numpy()[rows]
+        if absent := sorted(set(range(data.n_classes)) - set(labels.tolist())):
+            raise ValueError(
+                f"{data.name} has no example of class {absent[0]} for the stream {name!r} with "
+                f"validation={validation}: choose another share, or complete the data."
+            )
+        experiences = []
+        for i, slot in enumerate(slots):
+            mine = torch.from_numpy(rows[np.isin(labels, slot.classes)])
+            images = Images(x, y, mine, slot.view, i if task_labels else 0, data.mean, data.std)
+            experiences.append(ImageExperience(images, i, slots))
+        streams.append(EagerCLStream(name, experiences))
+    return ImageBenchmark(streams, slots, data.classes)
+
+
+def check_n_experiences(n_experiences: int) -> None:
+    if not isinstance(n_experiences, Integral) or n_experiences < 1:
+        raise ValueError(f"n_experiences is a whole number of at least 1, not {n_experiences!r}.")
