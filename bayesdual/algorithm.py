@@ -5,42 +5,31 @@ While an experience of N examples is learned, with the memory standing for N' pa
     loss = ( N   mean over the new batch of CE(y, f)
            + N'  [ a  mean over a replay batch of CE(y, f)                     labels
                  + b  mean over a replay batch of T^2 CE(soft label, f) ]      function space (K-prior)
-           + c 1/2 (theta - theta_old)^T P (theta - theta_old) ) / (N + N')    weight space (K-prior)
+                 + 1/2 (theta - theta_old)^T P (theta - theta_old) ] ) / (N + N')   weight space (K-prior)
 
-with a + b = 1 (normalised here), P the posterior precision: every example, old or new, counts the same. When the
-experience ends, the posterior scores its examples, a selection fills the memory, and the weights and their precision
-become the anchor of the next. A host (Lightning's or Avalanche's) calls ``begin_experience``, ``loss`` and
+with a + b = 1 and P the precision of the past's posterior, per example: every example, old or new, counts the same.
+When the experience ends, the posterior scores its examples, a selection fills the memory, and the weights and their
+precision become the anchor of the next. A host (Lightning's or Avalanche's) calls ``begin_experience``, ``loss`` and
 ``end_experience``, and keeps ``state_dict``; the algorithm knows neither.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bayesdual.kprior import function_space_loss, label_loss, weight_space_loss
+from bayesdual.kprior import Predict, WeightPrior, function_space_loss, label_loss
 from bayesdual.memory import Exemplars, Memory, concatenate
-from bayesdual.selection import Candidates, Selection, random
+from bayesdual.posterior import Posterior
+from bayesdual.selection import Candidates, Selection, coverage
 from bayesdual.sensitivity import curvature, leverage, watching_last_linear
 from bayesdual.stream import ExperienceData
 
 SCORING_BATCH = 1000
-
-Predict = Callable[[Tensor, Tensor], Tensor]
-"""Inputs as the stream gives them (B, ...) and task labels (B,) to logits (B, C)."""
-
-
-class GaussianPosterior(Protocol):
-    """What the algorithm needs of a posterior: tensors by parameter name."""
-
-    mean: Mapping[str, Tensor]
-    variance: Mapping[str, Tensor]
-    precision: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -68,7 +57,7 @@ class BayesDual:
             several times over in one batch.
         label_share: Share a of the labels in replay, between 0 and 1; the rest is the soft labels'.
         temperature: T of the soft labels.
-        weight_prior: Factor c of the weight-space term; 0 leaves it out.
+        weight_prior: What holds the weights where the past needs them; None leaves the weight-space term out.
         selection: Which examples of each class are kept (see ``bayesdual.selection``).
 
     Raises:
@@ -81,8 +70,8 @@ class BayesDual:
         replay_batch_size: int = 64,
         label_share: float = 0.5,
         temperature: float = 2.0,
-        weight_prior: float = 0.0,
-        selection: Selection = random,
+        weight_prior: WeightPrior | None = None,
+        selection: Selection = coverage,
     ) -> None:
         if replay_batch_size < 1:
             raise ValueError(f"replay_batch_size is {replay_batch_size}: give at least 1.")
@@ -90,15 +79,12 @@ class BayesDual:
             raise ValueError(f"label_share is {label_share}: it is a share between 0 and 1.")
         if temperature <= 0:
             raise ValueError(f"temperature is {temperature}: give a positive number.")
-        if weight_prior < 0:
-            raise ValueError(f"weight_prior is {weight_prior}: give 0 (no prior of the weights) or more.")
         self.memory = Memory(memory_size)
         self.replay_batch_size = replay_batch_size
         self.label_share = label_share
         self.temperature = temperature
         self.weight_prior = weight_prior
         self.selection = selection
-        self._anchor: dict[str, dict[str, Tensor]] = {}  # mean and precision of the past's posterior
         self._generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
         self._examples = 0  # of the experience under way
         self._rank, self._ranks = 0, 1
@@ -118,7 +104,8 @@ class BayesDual:
         self._rank, self._ranks = rank, ranks
         if self.memory.exemplars is not None:
             self.memory.exemplars = self.memory.exemplars.to(device)
-        self._anchor = {k: {n: v.to(device) for n, v in part.items()} for k, part in self._anchor.items()}
+        if self.weight_prior is not None:
+            self.weight_prior.to(device)
 
     def loss(
         self, module: nn.Module, predict: Predict, x: Tensor, y: Tensor, t: Tensor
@@ -135,25 +122,46 @@ class BayesDual:
         Returns:
             The loss, and its parts (detached, unweighted) by name.
         """
-        past = self.memory.examples_seen if len(self.memory) else 0
-        new_share = self._examples / (self._examples + past)
-        if not past:
-            new = F.cross_entropy(predict(x, t), y)
-            total, parts = new, {"new": new.detach()}
-        else:
-            z = self._draw()
-            logits = predict(torch.cat([x, z.x]), torch.cat([t, z.t]))
-            new = F.cross_entropy(logits[: len(y)], y)
-            labels = label_loss(logits[len(y) :], z.y, z.weights)
-            soft = function_space_loss(logits[len(y) :], z.logits, z.weights, self.temperature)
-            replay = self.label_share * labels + (1 - self.label_share) * soft
-            total = new_share * new + (1 - new_share) * replay
-            parts = {"new": new.detach(), "labels": labels.detach(), "function_space": soft.detach()}
-        if self.weight_prior and self._anchor:
-            anchored = weight_space_loss(module, **self._anchor) * (self.weight_prior / (self._examples + past))
-            total = total + anchored
-            parts["weight_space"] = anchored.detach()
-        return total, parts
+        z = self.replay()
+        if z is None:
+            return self.total_loss(module, F.cross_entropy(predict(x, t), y))
+        logits = predict(torch.cat([x, z.x]), torch.cat([t, z.t]))
+        return self.total_loss(module, F.cross_entropy(logits[: len(y)], y), logits[len(y) :], z)
+
+    def replay(self) -> Exemplars | None:
+        """This process's part of a replay batch that all processes draw together; None while nothing is memorised."""
+        if not len(self.memory):
+            return None
+        common = self.memory.draw(self.replay_batch_size * self._ranks, self._generator)
+        return common if self._ranks == 1 else common[torch.arange(self._rank, len(common), self._ranks)]
+
+    def total_loss(
+        self, module: nn.Module, new: Tensor, logits: Tensor | None = None, z: Exemplars | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Joins the loss of new examples and that of replayed ones: :meth:`loss` for a host with its own forward pass.
+
+        Args:
+            module: The network, for its named parameters.
+            new: Mean loss of the new examples.
+            logits: Logits of the replayed examples, shape (R, C).
+            z: What :meth:`replay` gave.
+
+        Returns:
+            As :meth:`loss`.
+        """
+        past, parts = torch.zeros_like(new), {"new": new}
+        if z is not None:
+            labels = label_loss(logits, z.y, z.weights)
+            soft = function_space_loss(logits, z.logits, z.weights, self.temperature)
+            past = self.label_share * labels + (1 - self.label_share) * soft
+            parts |= {"labels": labels, "function_space": soft}
+        prior = None if self.weight_prior is None else self.weight_prior.loss(module)
+        if prior is not None:
+            past = past + prior
+            parts["weight_space"] = prior
+        remembered = self.memory.examples_seen if z is not None or prior is not None else 0
+        share = self._examples / (self._examples + remembered)
+        return share * new + (1 - share) * past, {name: value.detach() for name, value in parts.items()}
 
     @torch.no_grad()
     def end_experience(
@@ -162,7 +170,7 @@ class BayesDual:
         predict: Predict,
         data: ExperienceData,
         experience: int,
-        posterior: GaussianPosterior | None = None,
+        posterior: Posterior | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         """Scores the examples of the experience just learned, and takes what is to be kept into the memory.
@@ -187,17 +195,14 @@ class BayesDual:
             self.memory.update(concatenate(chosen), data.y, experience)
         else:
             self.memory.update_counts(data.y, experience)
-        if self.weight_prior and posterior is not None:
-            self._anchor = {
-                "mean": {n: v.clone() for n, v in posterior.mean.items()},
-                "precision": {n: v.clone() for n, v in posterior.precision.items()},
-            }
+        if self.weight_prior is not None:
+            self.weight_prior.update(module, predict, data, posterior, device, self._generator)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next experience depends on; tensors and plain values only."""
         return {
             "memory": self.memory.state_dict(),
-            "anchor": self._anchor,
+            "weight_prior": None if self.weight_prior is None else self.weight_prior.state_dict(),
             "generator": self._generator.get_state(),
         }
 
@@ -205,16 +210,15 @@ class BayesDual:
         """Restores what :meth:`state_dict` gave.
 
         Raises:
-            ValueError: The state is of a memory with another budget.
+            ValueError: The state is of a memory with another budget, or of one with or without a prior of the weights
+                where this is the other.
         """
+        if (state["weight_prior"] is None) != (self.weight_prior is None):
+            raise ValueError("the checkpoint was made with another algorithm.weight_prior: give the same.")
         self.memory.load_state_dict(state["memory"])
-        self._anchor = state["anchor"]
+        if self.weight_prior is not None:
+            self.weight_prior.load_state_dict(state["weight_prior"])
         self._generator.set_state(state["generator"].cpu())
-
-    def _draw(self) -> Exemplars:
-        """This process's part of a replay batch that all processes draw together."""
-        common = self.memory.draw(self.replay_batch_size * self._ranks, self._generator)
-        return common if self._ranks == 1 else common[torch.arange(self._rank, len(common), self._ranks)]
 
     def _choose(self, known: Knowledge, data: ExperienceData, experience: int, label: int, n: int) -> Exemplars:
         mine = torch.nonzero(data.y == label).squeeze(1)
@@ -238,12 +242,12 @@ def survey(
     module: nn.Module,
     predict: Predict,
     data: ExperienceData,
-    posterior: GaussianPosterior | None,
+    posterior: Posterior | None,
     device: torch.device | str,
 ) -> Knowledge:
     """Goes once through the examples of an experience and notes what the model and its posterior say of each.
 
-    Without a linear layer, the logits serve as features.
+    Where there is no linear layer that sees all examples of a batch at once, the logits serve as features.
     """
     logits, features, scores = [], [], []
     with watching_last_linear(module) as last:
@@ -252,7 +256,8 @@ def survey(
             p = f.softmax(1)
             variance = None if posterior is None else last.variance(posterior.variance)
             logits.append(f)
-            features.append(f if last.features is None else last.features.float())
+            alike = last.features is not None and len(last.features) == len(f)
+            features.append(last.features.flatten(1).float() if alike else f)
             if variance is None or variance.shape != p.shape:
                 scores.append(curvature(p).sum(1))
             else:

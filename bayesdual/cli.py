@@ -3,56 +3,120 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
-from importlib import resources
+import shutil
+import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf.errors import OmegaConfBaseException
 from rich import print as rich_print
 
+from bayesdual.complaints import parsing_complaint
 from bayesdual.data import StreamDataModule
 from bayesdual.files import write_whole
 from bayesdual.inspection import RunReport, StreamCheckpoint, StreamProgress, evaluation_table
 from bayesdual.learner import Learner
+from bayesdual.settings import (
+    COMMANDS,
+    CommandLineError,
+    anchor_interpolations,
+    config_places,
+    find_configs,
+    join_benchmark,
+    name_of_run,
+    read_config,
+    read_settings,
+    run_of_config,
+)
 
 RUNS = Path("runs")
 CHECKPOINTS = "checkpoints"
-BENCHMARK = "--data.benchmark"
-
-
-class CommandLineError(Exception):
-    """What is wrong with the command line or a configuration, in one sentence."""
+NOT_WRITABLE_AS_YAML = "Unable to serialize instance"
 
 
 class Parser(LightningArgumentParser):
-    """Says what is wrong in one sentence instead of printing the usage."""
+    """Raises what is wrong instead of printing the usage, and takes no abbreviated flags."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> None:
         raise CommandLineError(message) from ex
 
+    def dump(self, *args: Any, **kwargs: Any) -> str:
+        """Leaves out defaults that YAML cannot say, such as the transforms of Avalanche's benchmarks."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=rf"\s*{NOT_WRITABLE_AS_YAML}")
+            text = super().dump(*args, **kwargs)
+        if NOT_WRITABLE_AS_YAML not in text:
+            return text
+        return yaml.safe_dump(only_writable(yaml.safe_load(text)), sort_keys=False)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the resolved configuration to the run directory."""
+
+    def __init__(self, *args: Any, directory: Path, **kwargs: Any) -> None:
+        super().__init__(*args, save_to_log_dir=False, **kwargs)
+        self._directory = directory
+
+    def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        text = self.parser.dump(self.config, skip_none=False)
+        write_whole(self._directory / "config.yaml", lambda path: path.write_text(text))
+
 
 class Cli(LightningCLI):
-    """``fit``, ``validate``, ``test`` and ``predict`` of a :class:`Learner` on a :class:`StreamDataModule`."""
+    """``fit``, ``validate``, ``test`` and ``predict`` of a :class:`Learner` on a :class:`StreamDataModule`.
 
-    def __init__(self, args: list[str]) -> None:
-        self._run_name = name_of_run(args)
-        super().__init__(
-            Learner,
-            StreamDataModule,
-            parser_class=Parser,
-            parser_kwargs={"parser_mode": "omegaconf", "prog": "python -m bayesdual"},
-            trainer_defaults={"max_epochs": -1, "enable_model_summary": False, "log_every_n_steps": 10},
-            seed_everything_default=0,
-            save_config_kwargs={"overwrite": True},
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=args,
-        )
+    Args:
+        argv: The command line, all configuration files of which are there.
+
+    Raises:
+        CommandLineError: It says something that cannot be.
+    """
+
+    def __init__(self, argv: list[str]) -> None:
+        self._argv = argv
+        self._checkpoint: Path | None = None
+        self._unused_run: Path | None = None  # made for this command, to be taken away if nothing is learned
+        try:
+            super().__init__(
+                Learner,
+                StreamDataModule,
+                SaveConfig,
+                parser_class=Parser,
+                parser_kwargs={
+                    "parser_mode": "omegaconf+",
+                    "prog": "python -m bayesdual",
+                    "description": "Learn a stream of tasks, one experience after the other, without forgetting.",
+                    **{command: {"description": text} for command, text in COMMANDS.items()},
+                },
+                trainer_defaults={"max_epochs": -1, "enable_model_summary": False, "log_every_n_steps": 10},
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                args=anchor_interpolations(join_benchmark(argv)),
+            )
+        except BaseException:  # Ctrl-C and the exit that Lightning makes of it as well
+            if self._unused_run is not None and not self._has_begun():
+                shutil.rmtree(self._unused_run, ignore_errors=True)
+                with suppress(OSError):
+                    RUNS.rmdir()  # if it is empty
+            raise
+
+    # -- what LightningCLI calls, in this order
+
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        super().setup_parser(*args, **kwargs)
+        for choice in self.parser._subcommands_action._choices_actions:
+            choice.help = COMMANDS[choice.dest]
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -60,39 +124,59 @@ class Cli(LightningCLI):
             type=str | None,
             help="Where the run writes to; by default a new folder of runs/, named after the first configuration.",
         )
+        parser.add_argument(
+            "--threads",
+            type=int | None,
+            help="Threads of PyTorch on the CPU; by default its own choice. For small networks, 1 is fastest.",
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        try:
+            super().parse_arguments(parser, args)
+        except (CommandLineError, OmegaConfBaseException) as error:
+            command = next((word for word in self._argv if word in COMMANDS), None)
+            accepted = [a.dest for a in self._parser(command)._actions]
+            raise CommandLineError(parsing_complaint(str(error), read_settings(self._argv), accepted)) from error
+
+    def _parse_ckpt_path(self) -> None:
+        """Reads no hyperparameters out of a checkpoint: there are none, and the file has not been checked yet."""
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        wanted = config.get("ckpt_path")
-        if self.subcommand == "fit":
-            self.run_dir = self._run_dir_to_write(config.run_dir, resume=wanted == "last")
-        elif wanted is None:
-            raise CommandLineError(
-                f"{self.subcommand} needs a trained network: give --ckpt_path FILE, or --ckpt_path last for the "
-                "latest run of this configuration."
-            )
-        else:
-            self.run_dir = self._run_dir_to_read(config.run_dir, wanted)
-        if wanted is not None:
-            path = self.run_dir / CHECKPOINTS / "last.ckpt" if wanted == "last" else Path(wanted)
-            check_checkpoint(path)
-            config.ckpt_path = str(path)
-            config.weights_only = True
+        if config.threads is not None:
+            if config.threads < 1:
+                raise ValueError(f"threads is {config.threads}: give at least 1, or leave it out.")
+            torch.set_num_threads(config.threads)
+        self.run_dir = self._choose_run_dir(config)
+        if config.ckpt_path is not None:
+            last = self.run_dir / CHECKPOINTS / "last.ckpt"
+            self._checkpoint = last if config.ckpt_path == "last" else Path(config.ckpt_path)
+            check_checkpoint(self._checkpoint)
+        if self.subcommand == "fit" and make_directory(self.run_dir):
+            self._unused_run = self.run_dir
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
+        given = self.config_init[self.subcommand]["trainer"]
         if self.subcommand == "fit":
-            trainer = self.config_init[self.subcommand]["trainer"]
-            if trainer.get("logger") is None:
+            self.save_config_kwargs["directory"] = self.run_dir
+            if given.get("logger") is None:
                 kwargs["logger"] = TensorBoardLogger(self.run_dir, name="", version="")
-            self.trainer_defaults["callbacks"] = [
-                StreamCheckpoint(self.run_dir / CHECKPOINTS),
-                RunReport(self.run_dir),
-                StreamProgress(),
-            ]
+            if given.get("default_root_dir") is None:
+                kwargs["default_root_dir"] = self.run_dir
+            self.trainer_defaults["callbacks"] = [RunReport(self.run_dir)]
+            if given.get("enable_checkpointing") is not False:
+                self.trainer_defaults["callbacks"].append(StreamCheckpoint(self.run_dir / CHECKPOINTS))
+            if given.get("enable_progress_bar") is not False:
+                self.trainer_defaults["callbacks"].append(StreamProgress())
         else:
             self.save_config_callback = None
-            kwargs["logger"] = False
+            kwargs |= {"logger": False, "enable_progress_bar": False}
         return super().instantiate_trainer(**kwargs)
+
+    def after_instantiate_classes(self) -> None:
+        if self._checkpoint is not None:  # only now: the saved configuration is that of the run, not of its resumption
+            self.config_init[self.subcommand].ckpt_path = str(self._checkpoint)
+            self.config_init[self.subcommand].weights_only = True
 
     def after_fit(self) -> None:
         print(f"run directory: {self.run_dir}")
@@ -110,113 +194,48 @@ class Cli(LightningCLI):
         write_whole(path, lambda temporary: write_predictions(temporary, outputs))
         print(f"predictions: {path}")
 
-    def _run_dir_to_write(self, given: str | None, resume: bool) -> Path:
-        if given is None:
-            return latest_run(self._run_name) if resume else new_run(self._run_name)
-        path = Path(given)
-        if not resume and (path / CHECKPOINTS).exists():
-            raise CommandLineError(
-                f"--run_dir {path} already holds a run: go on with it by --ckpt_path last, or give another folder."
-            )
-        return make_directory(path)
+    # -- run directories
 
-    def _run_dir_to_read(self, given: str | None, checkpoint: str) -> Path:
-        if given is not None:
-            return Path(given)
-        if checkpoint == "last":
-            return latest_run(self._run_name)
-        folder = Path(checkpoint).parent
-        return folder.parent if folder.name == CHECKPOINTS else folder
+    def _choose_run_dir(self, config: Namespace) -> Path:
+        if config.ckpt_path is None and self.subcommand != "fit":
+            raise CommandLineError(
+                f"{self.subcommand} needs a trained network: give --ckpt_path FILE, or --ckpt_path last for the "
+                "latest run of this configuration."
+            )
+        given = None if config.run_dir is None else Path(config.run_dir)
+        if config.ckpt_path == "last":
+            return given or self._latest_run()
+        if self.subcommand != "fit":
+            folder = Path(config.ckpt_path).parent
+            return given or (folder.parent if folder.name == CHECKPOINTS else folder)
+        if given is not None and (given / CHECKPOINTS).exists():
+            raise CommandLineError(
+                f"--run_dir {given} already holds a run: go on with it by --ckpt_path last, or give another folder."
+            )
+        return given or new_run(name_of_run(self._argv))
+
+    def _latest_run(self) -> Path:
+        places = config_places(self._argv)
+        return (run_of_config(Path(places[0][1])) if places else None) or latest_run(name_of_run(self._argv))
+
+    def _has_begun(self) -> bool:
+        trainer = getattr(self, "trainer", None)
+        return trainer is not None and trainer.global_step > 0
 
 
 def run(argv: list[str]) -> None:
     """Runs a command line; raises :class:`CommandLineError` or whatever went wrong."""
-    Cli(join_benchmark(find_configs(argv)))
-
-
-# ----------------------------------------------------------------------- the command line before it is parsed
-
-
-def find_configs(argv: list[str]) -> list[str]:
-    """Replaces the paths after ``--config`` that are not there by the configuration that ships with the package.
-
-    ``--config configs/split_digits.yaml`` thus works from any folder.
-    """
-    result = list(argv)
-    for place, path in config_places(argv):
-        if not Path(path).is_file():
-            shipped = Path(str(resources.files("bayesdual.configs"))) / path.removeprefix("configs/")
-            if not shipped.is_file():
-                raise CommandLineError(
-                    f"--config {path}: there is no such file, nor one of that name among the configurations that "
-                    f"ship in {shipped.parent}."
-                )
-            result[place] = result[place].replace(path, str(shipped))
-    return result
-
-
-def config_places(argv: list[str]) -> list[tuple[int, str]]:
-    """The configuration files of a command line, each with the place of its argument."""
-    places = []
-    for i, word in enumerate(argv):
-        if word in ("--config", "-c") and i + 1 < len(argv):
-            places.append((i + 1, argv[i + 1]))
-        elif word.startswith("--config="):
-            places.append((i, word.removeprefix("--config=")))
-    return places
-
-
-def name_of_run(argv: list[str]) -> str:
-    """The stem of the first configuration, after which a run is named."""
-    places = config_places(argv)
-    return Path(places[0][1]).stem if places else "run"
-
-
-def join_benchmark(argv: list[str]) -> list[str]:
-    """Joins ``--data.benchmark NAME``, its ``.init_args.KEY`` flags and what the configurations say into one flag.
-
-    The parser takes such flags for classes only, and a benchmark is any callable. A new name drops the arguments of
-    the old one.
-    """
-    rest, flags = [], []
-    words = iter(argv)
-    for word in words:
-        if word.startswith(BENCHMARK):
-            key, equals, value = word.partition("=")
-            flags.append((key.removeprefix(BENCHMARK), value if equals else next(words, "")))
-        else:
-            rest.append(word)
-    if not flags and len(config_places(argv)) < 2:
-        return argv
-    spec: dict[str, Any] = {}
+    argv = find_configs(argv)
     for _, path in config_places(argv):
-        with open(path) as file:
-            data = (yaml.safe_load(file) or {}).get("data") or {}
-        merge_benchmark(spec, data.get("benchmark"))
-    for key, value in flags:
-        if key in ("", ".class_path"):
-            merge_benchmark(spec, yaml.safe_load(value))
-        elif key.startswith(".init_args."):
-            merge_benchmark(spec, {"init_args": {key.removeprefix(".init_args."): yaml.safe_load(value)}})
-        else:
-            raise CommandLineError(f"{BENCHMARK}{key} is not a key: use {BENCHMARK} NAME and .init_args.KEY VALUE.")
-    if not spec:
-        return rest
-    if "class_path" not in spec:
-        raise CommandLineError(f"{BENCHMARK}.init_args are given, but no {BENCHMARK} NAME.")
-    return [*rest, f"{BENCHMARK}={json.dumps(spec)}"]
+        read_config(path)  # complains in time
+    Cli(argv)
 
 
-def merge_benchmark(spec: dict[str, Any], more: str | dict[str, Any] | None) -> None:
-    """Lays ``more`` (a name, or class_path and init_args) over ``spec``, in place."""
-    if more is None:
-        return
-    more = {"class_path": more} if isinstance(more, str) else more
-    name = more.get("class_path")
-    if name is not None and name != spec.get("class_path"):
-        spec.clear()
-        spec["class_path"] = name
-    spec["init_args"] = {**spec.get("init_args", {}), **(more.get("init_args") or {})}
+def only_writable(content: Any) -> Any:
+    """Nested mappings without the values that YAML could not say."""
+    if not isinstance(content, dict):
+        return content
+    return {k: only_writable(v) for k, v in content.items() if not str(v).startswith(NOT_WRITABLE_AS_YAML)}
 
 
 # ----------------------------------------------------------------------- run directories
@@ -229,10 +248,10 @@ def runs_named(name: str) -> list[Path]:
 
 
 def new_run(name: str) -> Path:
-    """Makes the next run directory of a name."""
+    """The next run directory of a name."""
     existing = runs_named(name)
     number = int(existing[-1].name.rpartition("-")[2]) + 1 if existing else 1
-    return make_directory(RUNS / f"{name}-{number}")
+    return RUNS / f"{name}-{number}"
 
 
 def latest_run(name: str) -> Path:
@@ -249,20 +268,22 @@ def latest_run(name: str) -> Path:
     )
 
 
-def make_directory(path: Path) -> Path:
-    """Makes a directory that can be written to.
+def make_directory(path: Path) -> bool:
+    """Makes a directory that can be written to; returns whether it was not there before.
 
     Raises:
         CommandLineError: It cannot.
     """
+    new = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".writable"
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise CommandLineError(f"--run_dir {path} cannot be written to ({error.strerror}): give another.") from None
-    return path
+        reason = "it is a file" if path.is_file() else error.strerror
+        raise CommandLineError(f"--run_dir {path} cannot be written to ({reason}): give another folder.") from None
+    return new
 
 
 def check_checkpoint(path: Path) -> None:
@@ -275,9 +296,10 @@ def check_checkpoint(path: Path) -> None:
         raise CommandLineError(f"--ckpt_path {path}: there is no such file.")
     try:
         torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # whatever a damaged archive makes of it
-        first = str(error).strip().partition("\n")[0]
-        raise CommandLineError(f"--ckpt_path {path} is not a checkpoint, or is damaged ({first}).") from None
+    except Exception:  # whatever a damaged file makes of it
+        raise CommandLineError(
+            f"--ckpt_path {path} is not a checkpoint, or is damaged: give another one of the checkpoints/ of a run."
+        ) from None
 
 
 def write_predictions(path: Path, outputs: list[Any]) -> None:

@@ -104,13 +104,13 @@ class StreamDataModule(LightningDataModule):
         return {"epochs": self.epochs, "classes": [classes_of(e) for e in train], "sizes": [*map(_size, train)]}
 
     def train_data(self) -> TensorData | DatasetData:
-        """The training data of the current experience."""
-        if self._train is None or self._train[0] != self.experience:
-            experience = self.stream("train")[self.experience]
-            data = experience_data(experience, self.workers)
+        """The training data of the current experience (of the last one, once all are learned)."""
+        current = min(self.experience, self.n_experiences - 1)
+        if self._train is None or self._train[0] != current:
+            data = experience_data(self.stream("train")[current], self.workers)
             if len(data) == 0:
-                raise ValueError(f"experience {self.experience} of data.benchmark has no training examples.")
-            self._train = (self.experience, data)
+                raise ValueError(f"experience {current} of data.benchmark has no training examples.")
+            self._train = (current, data)
         return self._train[1]
 
     def evaluation_data(self, stream: str) -> list[TensorData | DatasetData]:

@@ -5,8 +5,8 @@ Sigma = diag(sigma^2), the linearised network has the covariance
 
     V = J Sigma J^T = R R^T,    R = J diag(sigma),    v = diag V,    v_c = sum_p sigma_p^2 J_cp^2
 
-A batch of J takes B * C * P numbers. Instead, R R^T is summed layer by layer from the saved input a of a layer
-and delta[c, b, o] = d f_c / d output_o, which one batched backward of the C unit vectors gives:
+A batch of J takes B * C * P numbers. Instead, R R^T is summed layer by layer, from a layer's input a and
+delta[c, b, o] = d f_c / d output_o, which one batched backward of the C unit vectors gives:
 
     linear       R[b, c, o]    = delta[c, b, o] * sqrt(a^2 (sigma_W^2)^T)[b, o]
     convolution, or a linear layer applied at positions l: sum over positions before squaring
@@ -15,8 +15,8 @@ and delta[c, b, o] = d f_c / d output_o, which one batched backward of the C uni
     embedding    R[b, c, t, d] = sigma_W[t, d] * sum_{l: token l is t} delta[c, b, d, l]
     every bias   R[b, c, o]    = sigma_b[o] * sum_l delta[c, b, o, l]
 
-A layer is recognised by the function it calls with a parameter (`F.linear`, `F.conv2d`, ...), not by its class,
-so custom modules built of these are fast too. What no rule explains (tied weights, a layer called twice, a
+A layer is recognised by the function it calls with a parameter (`F.linear`, `F.conv2d`, ...), not by its
+class, so custom modules built of these are fast too. What no rule explains (tied weights, a layer called twice, a
 parameter used in any other way) is noticed by counting the edges of the autograd graph that end in each
 parameter, and its part of R comes from plain autograd, one example at a time: slow, but as exact.
 
@@ -27,6 +27,9 @@ local linearization", AISTATS 2021 (the linearised network).
 
 from __future__ import annotations
 
+import inspect
+import math
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,7 +64,8 @@ class HasVariance(Protocol):
 def function_variance(model: nn.Module, inputs: Tensor, posterior: HasVariance, *, memory_limit: int = _GIB) -> Tensor:
     """Exact variance of every logit of the linearised network, v = diag(J Sigma J^T).
 
-    The logits of an example must depend on that example alone, and the model must keep the examples in order.
+    J is taken at the weights that the model has, so these should be the posterior's mean. The logits of an
+    example must depend on that example alone, and the model must keep the examples of a batch in order.
 
     Args:
         model: module with `model(inputs)` -> logits (B, C), in eval mode if it has batch norm or dropout.
@@ -174,20 +178,16 @@ _ALL = slice(None)
 
 def _linear(delta: Tensor, input: Tensor, weight: Tensor | None, bias: Tensor | None, options: dict) -> Pieces:
     delta = delta.flatten(2, -2).mT if delta.dim() > 3 else delta.unsqueeze(-1)  # (K, B, O, L)
-    if weight is not None:
-        input = input.reshape(len(input), 1, -1, input.shape[-1]).mT  # (B, 1, I, L)
-        yield from _weight_pieces(delta.unsqueeze(2), lambda rows: input[rows], weight.unsqueeze(0))
-    yield from _affine_pieces(_summed(delta), bias)
+    input = input.reshape(len(input), 1, -1, input.shape[-1]).mT  # (B, 1, I, L)
+    weight = None if weight is None else weight.unsqueeze(0)
+    yield from _shared_pieces(delta.unsqueeze(2), lambda rows: input[rows], weight, bias)
 
 
 def _convolution(delta: Tensor, input: Tensor, weight: Tensor | None, bias: Tensor | None, options: dict) -> Pieces:
-    delta = delta.flatten(3)  # (K, B, O, L)
-    if weight is not None:
-        groups, kernel = options.get("groups", 1), weight.shape[2:]
-        weight = weight.flatten(1).unflatten(0, (groups, -1))  # (G, O / G, I)
-        patches = lambda rows: _patches(input[rows], kernel, groups, options)  # noqa: E731
-        yield from _weight_pieces(delta.unflatten(2, (groups, -1)), patches, weight)
-    yield from _affine_pieces(_summed(delta), bias)
+    groups, kernel = options.get("groups", 1), options["weight"].shape[2:]
+    delta = delta.flatten(3).unflatten(2, (groups, -1))  # (K, B, G, O / G, L)
+    weight = None if weight is None else weight.flatten(1).unflatten(0, (groups, -1))  # (G, O / G, I)
+    yield from _shared_pieces(delta, lambda rows: _patches(input[rows], kernel, groups, options), weight, bias)
 
 
 def _channel_norm(delta: Tensor, input: Tensor, weight: Tensor | None, bias: Tensor | None, options: dict) -> Pieces:
@@ -195,7 +195,7 @@ def _channel_norm(delta: Tensor, input: Tensor, weight: Tensor | None, bias: Ten
     if weight is not None:
         normalised = options["normalised"](input).unsqueeze(-1).flatten(2)
         yield from _affine_pieces((delta * normalised).sum(-1), weight)
-    yield from _affine_pieces(_summed(delta), bias)
+    yield from _affine_pieces(delta.sum(-1), bias)
 
 
 def _trailing_norm(delta: Tensor, input: Tensor, weight: Tensor | None, bias: Tensor | None, options: dict) -> Pieces:
@@ -219,21 +219,31 @@ def _embedding(delta: Tensor, input: Tensor, weight: Tensor | None, bias: Tensor
     yield _ALL, _rows_first(((same.to(delta.dtype) @ delta) * deviation).flatten(2))
 
 
-def _weight_pieces(delta: Tensor, patches: Callable[[slice], Tensor], variance: Tensor) -> Pieces:
-    """A weight applied at L positions.
+def _shared_pieces(
+    delta: Tensor, patches: Callable[[slice], Tensor], weight: Tensor | None, bias: Tensor | None
+) -> Pieces:
+    """A weight and a bias applied at L positions.
 
     Args:
         delta: (K, B, G, O, L).
         patches: what the weight meets in some examples, (rows, G, I, L).
-        variance: (G, O, I).
+        weight: its variance, (G, O, I).
+        bias: its variance, (G * O,).
     """
     classes, batch, groups, outputs, positions = delta.shape
+    bias = None if bias is None else bias.view(groups, outputs)
     if positions == 1:  # nothing to sum before squaring, so the sum over I comes first and is shared by classes
-        scale = patches(_ALL).squeeze(-1).square().transpose(0, 1) @ variance.mT  # (G, B, O)
+        scale = delta.new_zeros(()) if bias is None else bias.unsqueeze(1)
+        if weight is not None:
+            scale = scale + patches(_ALL).squeeze(-1).square().transpose(0, 1) @ weight.mT  # (G, B, O)
         yield _ALL, (delta.squeeze(-1) * scale.sqrt().transpose(0, 1)).permute(1, 2, 0, 3)
         return
-    delta, deviation = delta.permute(1, 2, 0, 3, 4), variance.sqrt()
-    numbers = classes * variance[:, 0].numel()
+    if bias is not None:
+        yield from _affine_pieces(delta.sum(-1).flatten(2), bias.flatten())
+    if weight is None:
+        return
+    delta, deviation = delta.permute(1, 2, 0, 3, 4), weight.sqrt()
+    numbers = classes * weight[:, 0].numel()
     for rows in _slices(batch, _PIECE // (numbers * outputs)):
         met = patches(rows).mT
         for part in _slices(outputs, _PIECE // (len(met) * numbers)):
@@ -246,11 +256,6 @@ def _affine_pieces(gradient: Tensor, variance: Tensor | None) -> Pieces:
     """A bias or a norm's weight: gradient (K, B, O), variance (O,)."""
     if variance is not None:
         yield _ALL, _rows_first(gradient * variance.sqrt())
-
-
-def _summed(delta: Tensor) -> Tensor:
-    """Sum over the last dimension, the positions; torch is slow at summing one number."""
-    return delta.squeeze(-1) if delta.shape[-1] == 1 else delta.sum(-1)
 
 
 def _rows_first(factor: Tensor) -> Tensor:
@@ -307,6 +312,9 @@ _RULES: dict[Callable, _Rule] = {
 
 # ---- Recording a forward -----------------------------------------------------------------------------------
 
+_ATTENTION = inspect.signature(F.multi_head_attention_forward)
+_DROPOUTS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout}
+
 
 @dataclass
 class _Use:
@@ -331,51 +339,34 @@ class _Recorder(TorchFunctionMode):
         return self._noted(function, *args, **(kwargs or {}))
 
     def _noted(self, function: Callable, *args: Any, **kwargs: Any) -> Any:
+        if function in _DROPOUTS:
+            _refuse_dropout(*args, **kwargs)
+        if function not in _RULES:
+            return function(*args, **kwargs)
+        arguments = {**dict(zip(_RULES[function].arguments.split(), args, strict=False)), **kwargs}
+        if function is F.batch_norm and arguments.get("training"):
+            raise ValueError(_TRAIN_MODE.format("a batch norm"))
         output = function(*args, **kwargs)
-        if function in _RULES and output.requires_grad:
-            arguments = {**dict(zip(_RULES[function].arguments.split(), args, strict=False)), **kwargs}
-            if function is F.batch_norm and arguments.get("training"):
-                raise ValueError(_TRAIN_MODE.format("a batch norm"))
-            if not (arguments.get("max_norm") or arguments.get("scale_grad_by_freq")):
-                self.uses.append(_Use(function, arguments, get_gradient_edge(output), output.shape))
+        if output.requires_grad and not (arguments.get("max_norm") or arguments.get("scale_grad_by_freq")):
+            self.uses.append(_Use(function, arguments, get_gradient_edge(output), output.shape))
         return output
 
-    def _attention(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        width: int,
-        heads: int,
-        in_weight: Tensor | None,
-        in_bias: Tensor | None,
-        bias_k: Tensor | None,
-        bias_v: Tensor | None,
-        add_zero_attn: bool,
-        dropout: float,
-        out_weight: Tensor,
-        out_bias: Tensor | None,
-        use_separate_proj_weight: bool = False,
-        q_proj_weight: Tensor | None = None,
-        k_proj_weight: Tensor | None = None,
-        v_proj_weight: Tensor | None = None,
-        **options: Any,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Attention as torch has it, with its four projections taken out where they can be noted."""
-        thirds = [slice(i * width, (i + 1) * width) for i in range(3)]
-        weights = [q_proj_weight, k_proj_weight, v_proj_weight]
-        if not use_separate_proj_weight:
-            weights = [in_weight[rows] for rows in thirds]
-        biases = [None if in_bias is None else in_bias[rows] for rows in thirds]
-        projected = [
-            self._noted(F.linear, x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True)
-        ]
-        eye = torch.eye(width, dtype=query.dtype, device=query.device)  # multiplies without rounding
-        mixed, attention = F.multi_head_attention_forward(
-            *projected, width, heads, None, None, bias_k, bias_v, add_zero_attn, dropout, eye, None,
-            use_separate_proj_weight=True, q_proj_weight=eye, k_proj_weight=eye, v_proj_weight=eye, **options,
-        )  # fmt: skip
-        return self._noted(F.linear, mixed, out_weight, out_bias), attention
+    def _attention(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """torch's attention, with its four projections taken out of it to where they can be noted."""
+        given = _ATTENTION.bind(*args, **kwargs).arguments
+        _refuse_dropout(given["query"], given["dropout_p"], given.get("training", True))
+        width, weight, bias = given["embed_dim_to_check"], given["in_proj_weight"], given["in_proj_bias"]
+        eye = torch.eye(width, dtype=given["query"].dtype, device=given["query"].device)
+        for i, (role, own) in enumerate({"query": "q", "key": "k", "value": "v"}.items()):
+            third = slice(i * width, (i + 1) * width)
+            separate = given.get("use_separate_proj_weight", False)
+            w = given[f"{own}_proj_weight"] if separate else weight[third]
+            given[role] = self._noted(F.linear, given[role], w, None if bias is None else bias[third])
+        given.update({f"{own}_proj_weight": eye for own in "qkv"})  # multiplying by one does not round
+        given.update(use_separate_proj_weight=True, in_proj_weight=None, in_proj_bias=None)
+        last = given["out_proj_weight"], given["out_proj_bias"]
+        mixed, attention = F.multi_head_attention_forward(**{**given, "out_proj_weight": eye, "out_proj_bias": None})
+        return self._noted(F.linear, mixed, *last), attention
 
 
 def _record(model: nn.Module, inputs: Tensor) -> tuple[Tensor, list[_Use]]:
@@ -384,7 +375,7 @@ def _record(model: nn.Module, inputs: Tensor) -> tuple[Tensor, list[_Use]]:
     logits = _checked_logits(logits, len(inputs))
     if not logits.requires_grad:
         raise ValueError(
-            "The logits depend on no parameter that has a variance: give one to a parameter that is used, "
+            "the logits depend on no parameter that has a variance: give one to a parameter that is used, "
             "and keep no_grad and detach out of the model's forward."
         )
     return logits, recorder.uses
@@ -467,7 +458,7 @@ def _located(tensor: Any, names: dict[int, str]) -> tuple[str, slice] | None:
     if id(tensor) in names:
         return names[id(tensor)], slice(0, tensor.numel())
     base = tensor._base
-    if id(base) in names and base.is_contiguous() and tensor.is_contiguous():
+    if base is not None and id(base) in names and base.is_contiguous() and tensor.is_contiguous():
         start = tensor.storage_offset() - base.storage_offset()
         return names[id(base)], slice(start, start + tensor.numel())
     return None
@@ -476,7 +467,8 @@ def _located(tensor: Any, names: dict[int, str]) -> tuple[str, slice] | None:
 def _graph_of(logits: Tensor) -> tuple[Counter[int], set]:
     """How many edges of the graph end in each parameter (by id), and all nodes of the graph."""
     ends: Counter[int] = Counter()
-    seen, stack = {logits.grad_fn}, [logits.grad_fn]
+    seen: set[Any] = {logits.grad_fn}
+    stack: list[Any] = [logits.grad_fn]
     while stack:
         for node, _ in stack.pop().next_functions:
             if hasattr(node, "variable"):
@@ -651,8 +643,8 @@ def _unit_vectors(logits: Tensor, part: slice) -> Tensor:
     return eye.unsqueeze(1).expand(-1, len(logits), -1)
 
 
-def _backward(logits: Tensor, targets: list[Tensor | GradientEdge], along: Tensor) -> list[Tensor | None]:
-    """Gradients at each target of K combinations of the logits, along (K, B, C): (K, ...) or None for zero."""
+def _backward(logits: Tensor, targets: list[Any], along: Tensor) -> list[Tensor | None]:
+    """Gradients (K, ...) at tensors or graph edges of K combinations, (K, B, C), of the logits; None is zero."""
 
     def gradients(cotangents: Tensor, batched: bool) -> tuple[Tensor | None, ...]:
         return torch.autograd.grad(
@@ -660,10 +652,12 @@ def _backward(logits: Tensor, targets: list[Tensor | GradientEdge], along: Tenso
         )
 
     if len(along) > 1:
-        try:
-            return list(gradients(along, True))
-        except RuntimeError:  # something in the graph that vmap cannot batch
-            pass
+        with warnings.catch_warnings():  # vmap's own loop over an operator is as fast as ours
+            warnings.filterwarnings("ignore", "There is a performance drop")
+            try:
+                return list(gradients(along, True))
+            except RuntimeError:  # something in the graph that vmap cannot batch
+                pass
     columns = zip(*(gradients(cotangents, False) for cotangents in along), strict=True)
     return [None if column[0] is None else torch.stack(column) for column in columns]
 
@@ -671,7 +665,13 @@ def _backward(logits: Tensor, targets: list[Tensor | GradientEdge], along: Tenso
 # ---- Checks and conversions --------------------------------------------------------------------------------
 
 
-_TRAIN_MODE = "{} is in train mode, where logits are no function of their own example alone: call model.eval()."
+_TRAIN_MODE = "{} is in train mode, where logits are not a function of their example alone: call model.eval()."
+_BATCH_STATISTICS = "{} has no running statistics, so that logits depend on the whole batch: give it some to track."
+
+
+def _refuse_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:
+    if training and p > 0:
+        raise ValueError(_TRAIN_MODE.format("a dropout"))
 
 
 @contextmanager
@@ -691,12 +691,12 @@ def _differentiable(model: nn.Module, variances: Mapping[str, Tensor], device: s
 def _checked_variances(model: nn.Module, posterior: HasVariance) -> dict[str, Tensor]:
     """The variances by name, on the device of their parameter and in at least single precision."""
     for name, module in model.named_modules():
-        label = f"{name or 'the model'} ({type(module).__name__})"
         batch_statistics = isinstance(module, _BatchNorm) and module.running_mean is None
         tracking = isinstance(module, _NormBase) and module.training and module.track_running_stats
         dropping = isinstance(module, _DropoutNd) and module.training and module.p > 0
         if batch_statistics or tracking or dropping:
-            raise ValueError(_TRAIN_MODE.format(label))
+            what = f"{name or 'the model'} ({type(module).__name__})"
+            raise ValueError((_BATCH_STATISTICS if batch_statistics else _TRAIN_MODE).format(what))
     parameters = dict(model.named_parameters())
     variances = {}
     for name, variance in posterior.variance.items():
@@ -707,9 +707,12 @@ def _checked_variances(model: nn.Module, posterior: HasVariance) -> dict[str, Te
             raise ValueError(
                 f"the variance of {name!r} has shape {tuple(variance.shape)}, but the parameter has {tuple(p.shape)}."
             )
-        if variance.numel() and not variance.min() >= 0:  # catches NaN too
-            raise ValueError(f"the variance of {name!r} has a negative or undefined entry.")
+        low, high = variance.aminmax() if variance.numel() else (0, 0)
+        if not (low >= 0 and high < math.inf):  # NaN is in both, and fails
+            raise ValueError(f"the variance of {name!r} has an entry that is negative or not finite.")
         variances[name] = variance.detach().to(p.device, _at_least_single(p.dtype))
+    if not variances:
+        raise ValueError("the posterior holds no variance: give one to at least one parameter of the model.")
     return variances
 
 

@@ -11,10 +11,42 @@ For a generalised linear model with all data in memory and T = 1, its gradient i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from bayesdual.posterior import Posterior
+from bayesdual.stream import ExperienceData
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""Inputs as the stream gives them (B, ...) and task labels (B,) to logits (B, C)."""
+
+
+class WeightPrior(Protocol):
+    """The posterior of the past as a prior of the weights: ``bayesdual.kronecker.KroneckerPrior`` is one."""
+
+    def loss(self, module: nn.Module) -> Tensor | None:
+        """The weight-space term per past example; None before an experience has been learned."""
+
+    def update(
+        self,
+        module: nn.Module,
+        predict: Predict,
+        data: ExperienceData,
+        posterior: Posterior | None,
+        device: torch.device | str,
+        generator: torch.Generator,
+    ) -> None:
+        """Takes in the experience just learned."""
+
+    def to(self, device: torch.device | str) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 def label_loss(logits: Tensor, y: Tensor, weights: Tensor) -> Tensor:

@@ -112,6 +112,12 @@ class Learner(LightningModule):
         if not self._takes_task_labels:
             self.task_mask = task_classes(train, n_logits)
         if stage == "fit":
+            budget = self.algorithm.memory.budget
+            if 0 < budget < n_classes:
+                raise ValueError(
+                    f"memory_size is {budget}, but data.benchmark has {n_classes} classes: "
+                    "give it at least one example per class, or 0 for no memory."
+                )
             _arrange(self.trainer, stream)
 
     # -- training
@@ -141,7 +147,7 @@ class Learner(LightningModule):
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
             self._check_loss()
             lr = self._optimizer().param_groups[0]["lr"]
-            self._log({"loss/total": loss, "learning_rate": lr} | {f"loss/{k}": v for k, v in parts.items()})
+            self._log({"loss/total": loss.detach(), "learning_rate": lr} | {f"loss/{k}": v for k, v in parts.items()})
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -182,6 +188,7 @@ class Learner(LightningModule):
     # -- evaluation
 
     def on_validation_start(self) -> None:
+        self._check_loss()  # Lightning evaluates before the epoch ends
         self.history.start("evaluation")
         self._metric = metrics.StreamMetric(self.stream.n_experiences).to(self.device)
 
@@ -192,8 +199,11 @@ class Learner(LightningModule):
     def on_validation_end(self) -> None:
         self.latest_evaluation = self._metric.compute()
         self.history.stop("evaluation")
-        if self.trainer.sanity_checking:
-            self.history.untrained = self.latest_evaluation["accuracy"]
+        if self.trainer.state.fn == TrainerFn.FITTING and not np.isfinite(self.latest_evaluation["nll"]):
+            self._loss_sum = self.latest_evaluation["nll"]  # the last step broke the network
+            self._check_loss()
+        if self.trainer.sanity_checking:  # also when a run is resumed, and then not untrained
+            self.history.untrained = self.history.untrained or self.latest_evaluation["accuracy"]
         elif self.trainer.state.fn == TrainerFn.FITTING:
             self.history.record(self.latest_evaluation)
             matrix = self.history.accuracy
@@ -254,8 +264,14 @@ class Learner(LightningModule):
     def _count_logits(self, data: Any) -> int:
         was_training = self.training
         self.eval()
-        with torch.no_grad():
-            logits = self(data.take(torch.arange(1)), data.t[:1])
+        x = data.take(torch.arange(1))
+        try:
+            with torch.no_grad():
+                logits = self(x, data.t[:1])
+        except RuntimeError as error:
+            raise ValueError(
+                f"model.network does not take the inputs of data.benchmark, of shape {tuple(x.shape[1:])} ({error})."
+            ) from error
         self.train(was_training)
         return logits.shape[1]
 

@@ -91,9 +91,9 @@ def fair_shares(available: Sequence[int], budget: int) -> list[int]:
     left = min(budget, sum(available))
     while left > 0:
         hungry = [i for i, a in enumerate(available) if shares[i] < a]
-        each, rest = divmod(left, len(hungry))
-        for place, i in enumerate(hungry):
-            given = min(each + (place < rest), available[i] - shares[i])
+        each = max(1, left // len(hungry))
+        for i in hungry[:left]:
+            given = min(each, available[i] - shares[i])
             shares[i] += given
             left -= given
     return shares

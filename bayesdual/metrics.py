@@ -95,7 +95,7 @@ class StreamMetric(Metric):
         self.correct[experience] += correct.sum()
         self.count[experience] += len(y)
         self.nll_sum -= probabilities.gather(1, y[:, None]).double().clamp_min(1e-38).log().sum()
-        bins = (confidence * CALIBRATION_BINS).long().clamp_max(CALIBRATION_BINS - 1)
+        bins = (confidence.nan_to_num() * CALIBRATION_BINS).long().clamp_max(CALIBRATION_BINS - 1)
         self.bin_count.index_add_(0, bins, torch.ones_like(correct))
         self.bin_correct.index_add_(0, bins, correct)
         self.bin_confidence.index_add_(0, bins, confidence.double())

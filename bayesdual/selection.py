@@ -18,6 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+CLUSTERED = 2000  # examples of a class that are clustered: more cost time and gain nothing
+K_MEANS_ROUNDS = 8
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -52,16 +55,15 @@ def herding(candidates: Candidates, n: int, generator: torch.Generator) -> tuple
     return rows, torch.ones(len(rows))
 
 
-def dual_herding(candidates: Candidates, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Herding in the space of the K-prior's curvature: features sqrt(lambda) phi of each example; equal weights.
+def coverage(candidates: Candidates, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """One of each cluster: the example nearest to each of n k-means centres of the features, in random order.
 
-    The sum of their outer products over all past data is the Hessian of the past loss in the last layer.
+    Random order, so that any first part of the memory still is a fair sample of the clusters; equal weights.
     """
-    curvature = (candidates.probabilities * (1 - candidates.probabilities)).sum(1, keepdim=True).sqrt()
-    features = candidates.features.flatten(1)
-    joined = torch.cat([F.normalize(features, dim=1), F.normalize(curvature * features, dim=1) * curvature], dim=1)
-    rows = herd(joined, n)
-    return rows, torch.ones(len(rows))
+    among = torch.randperm(len(candidates), generator=generator)[: max(CLUSTERED, 2 * n)]
+    features = candidates.features[among.to(candidates.features.device)]
+    rows = nearest_to_centres(features, k_means(features, min(n, len(features)), generator))
+    return among[rows[torch.randperm(len(rows), generator=generator)]], torch.ones(len(rows))
 
 
 def score_sampling(candidates: Candidates, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -106,4 +108,34 @@ def herd(features: Tensor, n: int) -> Tensor:
         rows.append(row)
         free[row] = torch.inf
         total = total + features[row]
+    return torch.tensor(rows, dtype=torch.int64)
+
+
+def k_means(x: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """Centres of Lloyd's algorithm, started at random examples; a centre without examples stays where it is.
+
+    Args:
+        x: Shape (N, D).
+        k: Number of centres, at most N.
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        Shape (k, D).
+    """
+    centres = x[torch.randperm(len(x), generator=generator)[:k].to(x.device)]
+    for _ in range(K_MEANS_ROUNDS):
+        nearest = torch.cdist(x, centres).argmin(1)
+        counts = torch.bincount(nearest, minlength=k)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, x)
+        centres = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], centres)
+    return centres
+
+
+def nearest_to_centres(x: Tensor, centres: Tensor) -> Tensor:
+    """The row of ``x`` (N, D) nearest to each of the k <= N ``centres`` (k, D), no row twice; shape (k,)."""
+    distances = torch.cdist(centres, x).cpu()
+    rows = []
+    for row in distances:
+        rows.append(int(row.argmin()))
+        distances[:, rows[-1]] = torch.inf
     return torch.tensor(rows, dtype=torch.int64)

@@ -1,0 +1,202 @@
+"""The Lightning host: one fit for the stream, all kinds of streams, and resume to the bit."""
+
+import json
+from functools import partial
+
+import pytest
+import torch
+from lightning import Trainer
+from torch import nn
+
+from bayesdual import IVON
+from bayesdual.algorithm import BayesDual
+from bayesdual.data import StreamDataModule
+from bayesdual.inspection import RunReport, StreamCheckpoint
+from bayesdual.learner import Learner
+from bayesdual.memory import Memory
+from bayesdual.models import MLP, ResNet18
+from tests.streams import blobs
+
+ivon = partial(IVON, lr=0.1, ess=80, hess_init=0.5)
+adam = partial(torch.optim.Adam, lr=5e-3)
+
+
+def learner(network=None, optimizer=ivon, seed=0, **algorithm):
+    torch.manual_seed(seed)
+    network = network or nn.Sequential(MLP(16, (32,), 6))
+    settings = {"memory_size": 12, "replay_batch_size": 16, **algorithm}
+    return Learner(network, BayesDual(**settings), optimizer, lr_end=0.1)
+
+
+def fit(model, stream, directory, max_epochs=-1, ckpt_path=None, **kwargs):
+    data = StreamDataModule(stream, epochs=kwargs.pop("epochs", 2), batch_size=16)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=max_epochs,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[StreamCheckpoint(directory / "checkpoints"), RunReport(directory)],
+        **kwargs,
+    )
+    trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+    results = directory / "results.json"  # not there before an experience has ended
+    return json.loads(results.read_text()) if results.exists() else None
+
+
+def without_seconds(results):
+    return {k: v for k, v in results.items() if not k.startswith("seconds")}
+
+
+def test_learns_without_forgetting_and_leaves_results(tmp_path):
+    results = fit(learner(), blobs(), tmp_path, epochs=16)
+    assert results["average_accuracy"] > 0.9
+    assert results["memory_size"] == 12 == len(Memory.load(tmp_path / "memory.safetensors"))
+    assert len(results["accuracy_matrix"]) == 3 and len(results["accuracy_matrix"][0]) == 3
+    assert results["seconds_total"] > results["seconds_training"] > 0
+    assert -1 <= results["forward_transfer"] <= 1
+    names = {p.name for p in tmp_path.rglob("*")}
+    assert {"last.ckpt", "experience_1.ckpt", "experience_3.ckpt", "accuracy_matrix.png", "memory.png"} <= names
+
+
+def test_replay_is_what_keeps_the_past(tmp_path):
+    naive = fit(learner(memory_size=0), blobs(), tmp_path / "naive", epochs=16)
+    replay = fit(learner(memory_size=6), blobs(), tmp_path / "replay", epochs=16)
+    assert naive["average_accuracy"] < 0.5 and replay["average_accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("stop", range(1, 6))
+@pytest.mark.parametrize("optimizer", [ivon, adam], ids=["ivon", "adam"])
+def test_a_run_stopped_at_any_epoch_end_resumes_to_the_bit(tmp_path, stop, optimizer):
+    """Three experiences of two epochs: stops 2 and 4 are boundaries between experiences."""
+    network = lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 6))  # noqa: E731
+    torch.manual_seed(0)
+    whole = learner(network(), optimizer, weight_prior=0.01)
+    expected = fit(whole, blobs(), tmp_path / "whole")
+
+    torch.manual_seed(0)
+    fit(learner(network(), optimizer, weight_prior=0.01), blobs(), tmp_path / "parts", max_epochs=stop)
+    torch.manual_seed(123)  # what a new process draws must not matter
+    resumed = learner(network(), optimizer, seed=5, weight_prior=0.01)
+    results = fit(resumed, blobs(), tmp_path / "parts", ckpt_path=tmp_path / "parts/checkpoints/last.ckpt")
+
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    ours, theirs = resumed.algorithm.memory.exemplars, whole.algorithm.memory.exemplars
+    for name, tensor in theirs.tensors().items():
+        assert torch.equal(tensor, getattr(ours, name)), name
+    results["seed"] = expected["seed"]
+    assert without_seconds(results) == without_seconds(expected)
+    assert results["seconds_total"] > 0
+
+
+def test_a_finished_run_resumed_says_the_same_again(tmp_path):
+    first = fit(learner(), blobs(), tmp_path)
+    again = fit(learner(), blobs(), tmp_path, ckpt_path=tmp_path / "checkpoints/last.ckpt")
+    assert without_seconds(again) == without_seconds(first)
+
+
+def test_task_labels_mask_the_head(tmp_path):
+    model = learner(memory_size=0)
+    results = fit(model, blobs(task_labels=True), tmp_path, epochs=16)
+    logits = model(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 2]))
+    assert logits.argmax(1).tolist()[0] in (0, 1) and logits.argmax(1).tolist()[1] in (4, 5)
+    assert results["average_accuracy"] > 0.8  # without memory: two classes a task cannot be confused with others
+
+
+class TwoHeads(nn.Module):
+    """A head for each task, in the manner of Avalanche's multi-task modules."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(16, 16)
+        self.heads = nn.ModuleList()
+
+    def adaptation(self, experience):
+        self.heads.append(nn.Linear(16, 6))
+
+    def forward(self, x, task_labels):
+        h = self.body(x.flatten(1)).relu()
+        return torch.stack([self.heads[t](v) for v, t in zip(h, task_labels.tolist(), strict=True)])
+
+
+def test_growing_heads_are_grown_before_the_optimizer_is_made(tmp_path):
+    class Benchmark:
+        train_stream = blobs(task_labels=True).train_stream
+        test_stream = blobs(task_labels=True).test_stream
+
+    model = learner(TwoHeads(), memory_size=6)
+    fit(model, Benchmark, tmp_path)
+    assert len(model.network.heads) == 3
+    assert not torch.equal(model.network.heads[2].weight, torch.zeros(6, 16))
+
+
+def test_domain_incremental_streams_share_the_memory_over_experiences(tmp_path):
+    from bayesdual.scenarios import RotatedDigits
+
+    model = learner(MLP(64, (32,), 10), memory_size=40)
+    results = fit(model, RotatedDigits(n_experiences=2), tmp_path, epochs=4)
+    kept = model.algorithm.memory.exemplars
+    assert [int((kept.experience == e).sum()) for e in (0, 1)] == [20, 20]
+    assert results["average_accuracy"] > 0.8
+
+
+def test_a_dataset_without_tensors_is_read_through_a_loader(tmp_path):
+    """Any Avalanche benchmark: here the same data as SplitDigits, without its short cut."""
+    from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline
+
+    from bayesdual.scenarios import SplitDigits
+
+    source = SplitDigits(n_experiences=2)
+    plain = benchmark_from_datasets(
+        train=[e.dataset for e in source.train_stream], test=[e.dataset for e in source.test_stream]
+    )
+    model = learner(MLP(64, (32,), 10), memory_size=20)
+    results = fit(model, with_classes_timeline(plain), tmp_path, epochs=3)
+    assert model.algorithm.memory.exemplars.x.dtype == torch.float32
+    assert results["average_accuracy"] > 0.7
+
+
+def test_batch_norm_and_a_memory_smaller_than_the_batch(tmp_path):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 6))
+    results = fit(learner(network, memory_size=6, replay_batch_size=64), blobs(), tmp_path, epochs=16)
+    assert results["average_accuracy"] > 0.6
+
+
+def test_resnet_learns(tmp_path):
+    network = ResNet18(channels=1, n_classes=6, width=4)
+    fit(learner(network, memory_size=6), blobs(n=8), tmp_path, epochs=1)
+
+
+def test_clear_refusals(tmp_path):
+    with pytest.raises(ValueError, match="4 logits but data.benchmark has 6 classes"):
+        fit(learner(MLP(16, (8,), 4)), blobs(), tmp_path)
+    with pytest.raises(ValueError, match="max_epochs is 0"):
+        fit(learner(), blobs(), tmp_path, max_epochs=0)
+    with pytest.raises(ValueError, match="data.epochs is 0"):
+        StreamDataModule(blobs, epochs=0)
+    with pytest.raises(ValueError, match="stream 'valid'"):
+        StreamDataModule(blobs, evaluate_on="valid").train_dataloader()
+    with pytest.raises(FloatingPointError, match="loss became nan in experience 1, epoch 1"):
+        fit(learner(optimizer=partial(torch.optim.SGD, lr=1e20)), blobs(), tmp_path)
+
+
+def test_checkpoints_of_others_are_refused(tmp_path):
+    fit(learner(), blobs(), tmp_path, max_epochs=1)
+    last = tmp_path / "checkpoints/last.ckpt"
+    before = last.read_bytes()
+    with pytest.raises(ValueError, match="another model: network.0.1.bias has shape"):
+        fit(learner(MLP(16, (8,), 6)), blobs(), tmp_path, ckpt_path=last)
+    with pytest.raises(ValueError, match="another stream: its sizes"):
+        fit(learner(), blobs(n=20), tmp_path, ckpt_path=last)
+    with pytest.raises(ValueError, match="memory_size"):
+        fit(learner(memory_size=20), blobs(), tmp_path, ckpt_path=last)
+    assert last.read_bytes() == before
+
+
+def test_two_processes_learn_the_same_memory(tmp_path):
+    """DDP over gloo: memories and weights are identical on both ranks, and all test examples are counted once."""
+    results = fit(
+        learner(), blobs(), tmp_path, epochs=4, devices=2, strategy="ddp_fork" if hasattr(torch, "fork") else "ddp_spawn"
+    )
+    assert results["average_accuracy"] > 0.8

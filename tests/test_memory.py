@@ -1,0 +1,132 @@
+"""The memory: fair shares, weights that stand for the past, draws and files."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bayesdual.memory import IMPOSSIBLE, Exemplars, Memory, concatenate, fair_shares, quotas
+
+
+def exemplars(y, experience=0, width=4, weights=None):
+    y = torch.as_tensor(y)
+    n = len(y)
+    return Exemplars(
+        x=torch.arange(n, dtype=torch.uint8)[:, None],
+        y=y,
+        t=torch.zeros_like(y),
+        logits=torch.randn(n, width),
+        weights=torch.ones(n) if weights is None else torch.tensor(weights),
+        scores=torch.rand(n),
+        experience=torch.full_like(y, experience),
+        index=torch.arange(n) + 100,
+    )
+
+
+def learn(memory, y, experience):
+    """Fills the memory as an experience with labels ``y`` would, keeping the first of each class."""
+    y = torch.as_tensor(y)
+    room = memory.room_for(y, experience)
+    rows = torch.cat([torch.nonzero(y == c).squeeze(1)[:n] for c, n in room.items()])
+    memory.update(exemplars(y[rows], experience), y, experience)
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=8), st.integers(0, 100))
+def test_fair_shares_use_the_budget_and_differ_by_at_most_one(available, budget):
+    shares = fair_shares(available, budget)
+    assert sum(shares) == min(budget, sum(available))
+    assert all(s <= a for s, a in zip(shares, available, strict=True))
+    unfilled = [s for s, a in zip(shares, available, strict=True) if s < a]
+    assert not unfilled or max(shares) - min(unfilled) <= 1
+
+
+def test_classes_share_first_and_then_their_experiences():
+    result = quotas({(0, 0): 50, (0, 1): 50, (1, 1): 100}, 10)
+    assert result == {(0, 0): 3, (0, 1): 2, (1, 1): 5}
+
+
+def test_a_small_share_is_not_always_the_first_experience_s():
+    result = quotas({(c, e): 9 for c in range(4) for e in range(2)}, 4)
+    assert sum(result[c, 0] for c in range(4)) == sum(result[c, 1] for c in range(4)) == 2
+
+
+def test_budget_is_kept_and_balanced_over_classes_and_weights_sum_to_the_past():
+    memory = Memory(10)
+    learn(memory, [0] * 30 + [1] * 10, 0)
+    assert len(memory) == 10
+    learn(memory, [2] * 60, 1)
+    learn(memory, [3] * 2, 2)  # a class with fewer examples than its share
+    kept = memory.exemplars
+    assert len(kept) == 10
+    assert [int((kept.y == c).sum()) for c in range(4)] == [3, 3, 2, 2]
+    for c, n in enumerate([30, 10, 60, 2]):
+        assert kept.weights[kept.y == c].sum() == pytest.approx(n)
+    assert memory.examples_seen == 102
+
+
+def test_trimming_drops_the_least_important():
+    memory = Memory(4)
+    learn(memory, [0] * 8, 0)
+    first = memory.exemplars.index.tolist()
+    learn(memory, [1] * 8, 1)
+    assert memory.exemplars.index[memory.exemplars.y == 0].tolist() == first[:2]
+
+
+def test_relative_weights_survive_trimming():
+    memory = Memory(2)
+    y = torch.zeros(30, dtype=torch.int64)
+    memory.update(exemplars([0, 0], weights=[2.0, 1.0]), y, 0)
+    assert memory.exemplars.weights.tolist() == pytest.approx([20.0, 10.0])
+
+
+def test_a_budget_below_the_number_of_classes_is_refused_in_a_sentence():
+    memory = Memory(2)
+    with pytest.raises(ValueError, match="memory_size is 2 but 3 classes"):
+        memory.room_for(torch.tensor([0, 1, 2]), 0)
+
+
+def test_draws_from_a_memory_smaller_than_the_batch_use_all_of_it_equally():
+    memory = Memory(3)
+    learn(memory, [0, 1, 2], 0)
+    drawn = memory.draw(7, torch.Generator().manual_seed(0))
+    counts = torch.bincount(drawn.y, minlength=3)
+    assert len(drawn) == 7 and counts.min() == 2 and counts.max() == 3
+
+
+def test_drawing_from_nothing_is_refused():
+    with pytest.raises(ValueError, match="empty"):
+        Memory(3).draw(1, torch.Generator())
+
+
+def test_soft_labels_of_a_grown_head_are_padded_with_impossible_classes():
+    joined = concatenate([exemplars([0], width=2), exemplars([3], width=4)])
+    assert joined.logits.shape == (2, 4)
+    assert joined.logits[0, 2:].tolist() == [IMPOSSIBLE] * 2
+    assert joined.logits[0].softmax(0)[2:].sum() == 0
+
+
+def test_files_and_states_give_the_memory_back(tmp_path):
+    memory = Memory(5)
+    learn(memory, [0] * 4 + [1] * 4, 0)
+    memory.save(tmp_path / "m.safetensors")
+    for other in (Memory.load(tmp_path / "m.safetensors"), Memory(5)):
+        if other.exemplars is None:
+            other.load_state_dict(memory.state_dict())
+        assert other.counts == memory.counts and other.budget == 5
+        for name, tensor in memory.exemplars.tensors().items():
+            assert torch.equal(tensor, getattr(other.exemplars, name)), name
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_other_files_and_other_budgets_are_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"not a memory")
+    with pytest.raises(ValueError, match="not a memory file"):
+        Memory.load(path)
+    with pytest.raises(ValueError, match="memory_size"):
+        Memory(3).load_state_dict(Memory(4).state_dict())
+
+
+def test_an_empty_memory_goes_through_a_file(tmp_path):
+    Memory(5).save(tmp_path / "m.safetensors")
+    assert len(Memory.load(tmp_path / "m.safetensors")) == 0
