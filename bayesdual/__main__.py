@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def interrupted(argv: list[str]) -> int:
-    advice = "; fit --ckpt_path last goes on from the last finished epoch" if "fit" in argv else ""
+    advice = "; fit --ckpt_path last goes on after the last epoch that was finished" if "fit" in argv else ""
     print(f"bayesdual: stopped{advice}.", file=sys.stderr)
     return 130
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from bayesdual.kprior import Predict, WeightPrior, function_space_loss, label_loss
 from bayesdual.memory import Exemplars, Memory, concatenate
 from bayesdual.posterior import Posterior
-from bayesdual.selection import Candidates, Selection, coverage
+from bayesdual.selection import Candidates, Selection, dual_coverage
 from bayesdual.sensitivity import curvature, leverage, watching_last_linear
 from bayesdual.stream import ExperienceData
 
@@ -71,7 +71,7 @@ class BayesDual:
         label_share: float = 0.5,
         temperature: float = 2.0,
         weight_prior: WeightPrior | None = None,
-        selection: Selection = coverage,
+        selection: Selection = dual_coverage,
     ) -> None:
         if replay_batch_size < 1:
             raise ValueError(f"replay_batch_size is {replay_batch_size}: give at least 1.")
@@ -222,7 +222,7 @@ class BayesDual:
 
     def _choose(self, known: Knowledge, data: ExperienceData, experience: int, label: int, n: int) -> Exemplars:
         mine = torch.nonzero(data.y == label).squeeze(1)
-        candidates = Candidates(known.features[mine], known.logits[mine].softmax(1), known.scores[mine])
+        candidates = Candidates(known.features[mine], known.logits[mine], known.scores[mine])
         places, weights = self.selection(candidates, n, self._generator)
         rows = mine[places]
         device = known.logits.device

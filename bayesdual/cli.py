@@ -1,8 +1,9 @@
-"""The command line: LightningCLI over a stream, with run directories, shipped configurations and one-sentence errors."""
+"""The command line: LightningCLI over a stream, with run directories and complaints of one sentence."""
 
 from __future__ import annotations
 
 import csv
+import os
 import re
 import shutil
 import warnings
@@ -15,6 +16,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 from rich import print as rich_print
 
@@ -38,6 +40,7 @@ from bayesdual.settings import (
 
 RUNS = Path("runs")
 CHECKPOINTS = "checkpoints"
+RANK_ZERO = "BAYESDUAL_RUN_DIR"  # environment variable through which the processes of a run share its directory
 NOT_WRITABLE_AS_YAML = "Unable to serialize instance"
 
 
@@ -68,7 +71,9 @@ class SaveConfig(SaveConfigCallback):
         self._directory = directory
 
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        text = self.parser.dump(self.config, skip_none=False)
+        config = self.config.clone()
+        config.ckpt_path = None  # how a run was resumed is not part of it
+        text = self.parser.dump(config, skip_unset=False)
         write_whole(self._directory / "config.yaml", lambda path: path.write_text(text))
 
 
@@ -147,7 +152,8 @@ class Cli(LightningCLI):
             if config.threads < 1:
                 raise ValueError(f"threads is {config.threads}: give at least 1, or leave it out.")
             torch.set_num_threads(config.threads)
-        self.run_dir = self._choose_run_dir(config)
+        self.run_dir = self._run_dir_of_rank_zero(config) if rank_zero_only.rank else self._choose_run_dir(config)
+        os.environ[RANK_ZERO] = str(self.run_dir.absolute())
         if config.ckpt_path is not None:
             last = self.run_dir / CHECKPOINTS / "last.ckpt"
             self._checkpoint = last if config.ckpt_path == "last" else Path(config.ckpt_path)
@@ -171,19 +177,24 @@ class Cli(LightningCLI):
         else:
             self.save_config_callback = None
             kwargs |= {"logger": False, "enable_progress_bar": False}
+            if self.subcommand == "predict":
+                kwargs |= {"devices": 1, "num_nodes": 1}  # one process writes all rows
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
-        if self._checkpoint is not None:  # only now: the saved configuration is that of the run, not of its resumption
+        if self._checkpoint is not None:
             self.config_init[self.subcommand].ckpt_path = str(self._checkpoint)
             self.config_init[self.subcommand].weights_only = True
 
+    @rank_zero_only
     def after_fit(self) -> None:
         print(f"run directory: {self.run_dir}")
 
+    @rank_zero_only
     def after_validate(self) -> None:
         rich_print(evaluation_table(self.model.latest_evaluation, "accuracy on the validation stream"))
 
+    @rank_zero_only
     def after_test(self) -> None:
         rich_print(evaluation_table(self.model.latest_evaluation, "accuracy on the test stream"))
 
@@ -213,6 +224,12 @@ class Cli(LightningCLI):
                 f"--run_dir {given} already holds a run: go on with it by --ckpt_path last, or give another folder."
             )
         return given or new_run(name_of_run(self._argv))
+
+    def _run_dir_of_rank_zero(self, config: Namespace) -> Path:
+        path = os.environ.get(RANK_ZERO) or config.run_dir
+        if path is None:
+            raise CommandLineError("processes that something else than Lightning starts share a --run_dir: give one.")
+        return Path(path)
 
     def _latest_run(self) -> Path:
         places = config_places(self._argv)

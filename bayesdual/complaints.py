@@ -10,7 +10,17 @@ from importlib import import_module
 
 from bayesdual.settings import COMMANDS, Setting, one_line
 
-TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
+TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "NoneType": "null",
+    "Sequence": "a list",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "a mapping",
+}
 FEW = 12  # so many names are listed when none is close
 
 
@@ -74,7 +84,7 @@ def unknown_key(key: str, settings: Sequence[Setting], accepted: Sequence[str]) 
 
 def wrong_value(key: str, detail: str, settings: Sequence[Setting]) -> str:
     """A value that the parser refuses."""
-    given = re.search(r"(?:Got value|Given value): (.*)$", detail)
+    given = re.search(r"Given value: (.*)$", detail) or re.search(r"Got value: (.*)$", detail)
     setting = find(key, settings, given[1] if given else None)
     whole = key if setting is None else up_to(setting.key, key)
     if setting is not None and setting.value is None and setting.file is None:
@@ -91,13 +101,23 @@ def wrong_value(key: str, detail: str, settings: Sequence[Setting]) -> str:
         return f"{where} is {setting.value}, which cannot be called: give the dotted name of a function or class."
     if found := re.match(r"Expected a dot import path string: (.*)", detail):
         return f"{where} is {found[1]!r}: give a dotted name, MODULE.NAME."
-    if types := re.findall(r"<(?:class|enum) '(?:[\w]+\.)*(\w+)'>", detail.partition("Errors:")[0]):
-        value = given[1] if given else ""
-        wanted = " or ".join(dict.fromkeys(TYPES.get(name, name) for name in types))
-        return f"{where} is {value!r}: it has to be {wanted}."
-    if setting is not None and setting.key in (key, f"{key}.class_path") and isinstance(setting.value, str):
+    if wanted := types_in(detail.partition("Errors:")[0]):
+        return f"{where} is {given[1] if given else ''!r}: it has to be {' or '.join(wanted)}."
+    if setting is not None and isinstance(setting.value, str) and re.search("has no|No module", detail):
         return not_there(where, setting.value, detail)
     return f"{where}: {one_line(detail)}."
+
+
+def types_in(text: str) -> list[str]:
+    """The types that a message names, in plain words."""
+    collection = r"(?:list|collections\.abc\.\w+)\[(?:<class ')?([\w.]+)"
+    form = rf"typing\.Literal\[([^]]*)\]|{collection}|<(?:class|enum) '([\w.]+)'>"
+    words = []
+    for choices, item, name in re.findall(form, text):
+        simple = (item or name).rpartition(".")[2]
+        plain = f"one of {choices}" if choices else TYPES.get(simple, simple)
+        words.append(f"a list of {simple}" if item else plain)
+    return list(dict.fromkeys(words))
 
 
 def not_there(where: str, dotted: str, reason: str) -> str:
@@ -130,7 +150,7 @@ def failure(error: BaseException, settings: Sequence[Setting]) -> str:
     if not plain:
         text = f"{type(error).__name__}: {text} (--debug shows where)"
     text += "" if text.endswith(("?", "!")) else "."
-    for word in re.finditer(r"[A-Za-z_]+(?:[._]\w+)+", text):
+    for word in re.finditer(r"^\w+(?= is )|[A-Za-z_]+(?:[._]\w+)+", text):
         setting = find(word[0], settings)
         if setting is not None and setting.key.endswith(word[0]):
             key = setting.key if setting.file else f"--{setting.key}"

@@ -61,7 +61,13 @@ class StreamDataModule(LightningDataModule):
     def benchmark(self) -> Any:
         """The Avalanche benchmark, made when first asked for."""
         if self._benchmark is None:
-            self._benchmark = self._given if hasattr(self._given, "train_stream") else self._given()
+            made = self._given if hasattr(self._given, "train_stream") or not callable(self._given) else self._given()
+            if not hasattr(made, "train_stream"):
+                raise ValueError(
+                    f"data.benchmark gives {made!r:.80}, which is no Avalanche benchmark: name a callable that returns "
+                    "one, with streams train and test."
+                )
+            self._benchmark = made
             for name in ("train", self.evaluate_on):
                 self.stream(name)
         return self._benchmark
@@ -155,10 +161,13 @@ class StreamDataModule(LightningDataModule):
             ValueError: The checkpoint is of another stream.
         """
         theirs, ours = state_dict["stream"], self.describe()
-        if theirs != ours:
-            key = next(k for k in ours if theirs.get(k) != ours[k])
+        fitting = self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING
+        different = [k for k in ours if theirs.get(k) != ours[k] and (fitting or k != "epochs")]
+        if different:
+            key = different[0]
+            mine = "data.epochs" if key == "epochs" else f"the {key} of data.benchmark"
             raise ValueError(
-                f"the checkpoint is of another stream: its {key} are {theirs.get(key)}, those of data.benchmark "
+                f"the checkpoint is of another stream: {key} there are {theirs.get(key)}, but {mine} "
                 f"{ours[key]}; give the configuration that the checkpoint was made with."
             )
         self.experience = state_dict["experience"]

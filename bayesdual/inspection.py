@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 VERSIONS_OF = ("bayesdual", "torch", "lightning", "avalanche-lib")
 MEMORY_FIGURE_COLUMNS = 10
+COLUMNS_ABREAST = 10  # of the accuracy matrix, in 80 characters
 
 
 class StreamProgress(ProgressBar):
@@ -118,14 +120,26 @@ class RunReport(Callback):
         (trainer.progress_bar_callback or self.console).print(line)
 
     def on_fit_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        if not (trainer.is_global_zero and pl_module.history.accuracy):
+        if not trainer.is_global_zero:
             return
+        if pl_module.history.accuracy:
+            self._report(trainer, pl_module)
+        stream = trainer.datamodule
+        if not stream.finished:
+            self.console.print(
+                f"stopped early, in experience {stream.experience + 1} of {stream.n_experiences}: "
+                "go on with --ckpt_path last"
+            )
+
+    def _report(self, trainer: Trainer, pl_module: Learner) -> None:
         results = run_results(trainer, pl_module)
         write_json(self.directory / "results.json", results)
         memory = pl_module.algorithm.memory
         if len(memory):
             memory.save(self.directory / "memory.safetensors")
         matrix = results["accuracy_matrix"]
+        self.console.print("\nAccuracy on each experience (columns) after learning each (rows):")
+        self.console.print(*accuracy_tables(matrix), summary(results))
         figures = {"accuracy_matrix": accuracy_figure(matrix), "accuracy_over_time": progress_figure(matrix)}
         if len(memory) and is_images(memory.exemplars.x):
             figures["memory"] = memory_figure(memory.exemplars)
@@ -134,13 +148,6 @@ class RunReport(Callback):
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_figure(name, figure, trainer.global_step)
-        self.console.print(accuracy_table(matrix), summary(results), sep="\n")
-        stream = trainer.datamodule
-        if not stream.finished:
-            self.console.print(
-                f"Stopped in experience {stream.experience + 1} of {stream.n_experiences} by trainer.max_epochs; "
-                "go on with --ckpt_path last."
-            )
 
 
 def run_results(trainer: Trainer, learner: Learner) -> dict[str, Any]:
@@ -157,42 +164,60 @@ def run_results(trainer: Trainer, learner: Learner) -> dict[str, Any]:
 
 
 def summary(results: dict[str, Any]) -> str:
-    """One paragraph of the numbers that matter."""
+    """The numbers that matter, in lines of at most 80 characters."""
     transfer = results["forward_transfer"]
-    return (
-        f"average accuracy {results['average_accuracy']:.4f}   forgetting {results['forgetting']:.4f}   "
-        f"backward transfer {results['backward_transfer']:+.4f}   "
-        + (f"forward transfer {transfer:+.4f}\n" if transfer is not None else "\n")
-        + f"NLL {results['nll']:.4f}   ECE {results['ece']:.4f}   memory {results['memory_size']} of "
-        f"{results['memory_budget']}   seconds {results['seconds_total']:.1f} "
-        f"(training {results['seconds_training']:.1f}, evaluation {results['seconds_evaluation']:.1f}, "
-        f"memory {results['seconds_memory']:.1f})"
+    numbers = {
+        "average accuracy": f"{results['average_accuracy']:.4f}",
+        "forgetting": f"{results['forgetting']:.4f}",
+        "backward transfer": f"{results['backward_transfer']:+.4f}",
+        "forward transfer": "-" if transfer is None else f"{transfer:+.4f}",
+        "NLL": f"{results['nll']:.4f}",
+        "ECE": f"{results['ece']:.4f}",
+    }
+    cells = [f"{name:<18}{value:>8}" for name, value in numbers.items()]
+    lines = [f"{left}    {right}" for left, right in zip(cells[::2], cells[1::2], strict=True)]
+    seconds = {name: f"{results[f'seconds_{name}']:.1f}" for name in ("total", "training", "evaluation", "memory")}
+    return "\n".join(
+        [
+            *lines,
+            f"memory: {results['memory_size']} of {results['memory_budget']} exemplars",
+            f"seconds: {seconds['total']} (training {seconds['training']}, evaluation {seconds['evaluation']}, "
+            f"memory {seconds['memory']})",
+        ]
     )
 
 
-def accuracy_table(matrix: metrics.Matrix) -> Table:
-    """The accuracy matrix for the terminal: bold where the experience had just been learned."""
-    table = Table(title="accuracy on the test stream of each experience")
-    table.add_column("after")
-    for j in range(len(matrix[0])):
-        table.add_column(str(j + 1), justify="right")
-    table.add_column("seen", justify="right")
-    for i, row in enumerate(matrix):
-        cells = [f"[bold]{a:.3f}[/bold]" if j == i else f"{a:.3f}" if j < i else "-" for j, a in enumerate(row)]
-        table.add_row(str(i + 1), *cells, f"{metrics.average_seen_accuracy(matrix[: i + 1]):.3f}")
-    return table
+def accuracy_tables(matrix: metrics.Matrix) -> Iterator[Table]:
+    """The accuracy matrix for the terminal, ten experiences abreast: bold where one had just been learned."""
+    n = len(matrix[0])
+    for first in range(0, n, COLUMNS_ABREAST):
+        block = range(first, min(first + COLUMNS_ABREAST, n))
+        table = Table(box=box.SIMPLE_HEAD, padding=0)
+        table.add_column("after")
+        for j in block:
+            table.add_column(str(j + 1), justify="right", min_width=5)
+        if n - 1 in block:
+            table.add_column("seen", justify="right", min_width=5)
+        for i, row in enumerate(matrix):
+            cells = [f"{row[j]:.3f}" if j <= i else "-" for j in block]
+            if i in block:
+                cells[i - first] = f"[bold]{cells[i - first]}[/bold]"
+            if n - 1 in block:
+                cells.append(f"{metrics.average_seen_accuracy(matrix[: i + 1]):.3f}")
+            table.add_row(str(i + 1), *cells)
+        yield table
 
 
 def evaluation_table(evaluation: dict[str, Any], title: str) -> Table:
-    """Accuracy of each experience, and NLL and ECE of all, for the terminal."""
-    table = Table(title=title)
-    for j in range(len(evaluation["accuracy"])):
-        table.add_column(f"experience {j + 1}", justify="right")
-    for name in ("average", "NLL", "ECE"):
-        table.add_column(name, justify="right")
+    """Accuracy of each experience, and their mean, NLL and ECE of all, for the terminal."""
     accuracy = evaluation["accuracy"]
-    numbers = [*accuracy, sum(accuracy) / len(accuracy), evaluation["nll"], evaluation["ece"]]
-    table.add_row(*[f"{a:.4f}" for a in numbers])
+    table = Table("experience", title, box=box.SIMPLE_HEAD, padding=0)
+    table.columns[1].justify = "right"
+    for j, a in enumerate(accuracy):
+        table.add_row(str(j + 1), f"{a:.4f}", end_section=j == len(accuracy) - 1)
+    rest = {"average": sum(accuracy) / len(accuracy), "NLL": evaluation["nll"], "ECE": evaluation["ece"]}
+    for name, value in rest.items():
+        table.add_row(name, f"{value:.4f}")
     return table
 
 
@@ -240,15 +265,22 @@ def is_images(x: Tensor) -> bool:
 def memory_figure(exemplars: Exemplars) -> Figure:
     """The exemplars of each class in a row, the first ones kept first; above each, its score."""
     classes: Sequence[int] = exemplars.y.unique().tolist()
-    figure = _figure(0.7 * MEMORY_FIGURE_COLUMNS, 0.85 * len(classes))
-    grid = figure.subplots(len(classes), MEMORY_FIGURE_COLUMNS, squeeze=False)
-    for row, c in zip(grid, classes, strict=True):
+    height, width = exemplars.x.shape[2:]
+    top, right = height // 3, width // 8 + 1  # room for the score, and between images
+    canvas = torch.ones(len(classes), top + height, MEMORY_FIGURE_COLUMNS, width + right, 3)
+    figure = _figure(0.7 * MEMORY_FIGURE_COLUMNS, 0.75 * len(classes))
+    axes = figure.subplots()
+    for row, c in enumerate(classes):
         mine = exemplars[exemplars.y == c]
-        for place, axes in enumerate(row):
-            axes.set_axis_off()
-            if place < len(mine):
-                image = mine.x[place].cpu().float().permute(1, 2, 0)
-                low, high = image.min(), image.max()
-                axes.imshow((image - low) / (high - low).clamp_min(1e-6), cmap="gray")
-                axes.set_title(f"{mine.scores[place]:.2g}", fontsize=6, pad=1)
+        for column in range(min(len(mine), MEMORY_FIGURE_COLUMNS)):
+            image = mine.x[column].cpu().float().permute(1, 2, 0)
+            low, high = image.min(), image.max()
+            canvas[row, top:, column, :width] = (image - low) / (high - low).clamp_min(1e-6)
+            x, y = column * (width + right) + width / 2, row * (top + height) + top - 1
+            axes.text(x, y, f"{mine.scores[column]:.2g}", fontsize=6, ha="center", va="bottom")
+    axes.imshow(canvas.flatten(2, 3).flatten(0, 1).numpy())
+    axes.set_yticks([row * (top + height) + top + height / 2 for row in range(len(classes))], [str(c) for c in classes])
+    axes.set_ylabel("class")
+    axes.set_xticks([])
+    axes.spines[:].set_visible(False)
     return figure

@@ -253,7 +253,7 @@ def mean_of(samples: list[list[Tensor]]) -> list[Tensor]:
 
 
 def update_hessian_(hess: list[Tensor], hess_hat: list[Tensor], precision: list[Tensor], beta2: float) -> None:
-    """The Hessian line at the top of this file, in place in ``hess``; ``precision`` is h + d, ``hess_hat`` is used up."""
+    """The Hessian line at the top of this file, in place in ``hess``; ``precision`` is h + d, ``hess_hat`` goes."""
     torch._foreach_sub_(hess_hat, hess)
     torch._foreach_div_(hess_hat, precision)
     torch._foreach_mul_(hess_hat, 1 - beta2)  # q

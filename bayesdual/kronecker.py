@@ -50,12 +50,12 @@ class KroneckerPrior:
 
     def __init__(
         self,
-        strength: float = 3.0,
-        temperature: float = 3.0,
+        strength: float = 10.0,
+        temperature: float = 10.0,
         cap: float = 5.0,
         input_rank: int = 64,
         output_rank: int = 32,
-        examples: int = 2000,
+        examples: int = 1000,
     ) -> None:
         for name, value in locals().copy().items():
             if name != "self" and value <= 0:
@@ -68,7 +68,7 @@ class KroneckerPrior:
         self.examples = examples
         self._count = 0  # past examples that the factors are the mean over
         self._factors: dict[str, dict[str, Tensor]] = {}  # A and G, by layer
-        self._anchor: dict[str, dict[str, Tensor]] = {}  # W_old, eigenvectors and capped curvature, by layer
+        self._anchor: dict[str, dict[str, Tensor]] = {}  # eigenvectors, curvature, and W_old in their terms
 
     def loss(self, module: nn.Module) -> Tensor | None:
         """The term above; None before an experience has been learned.
@@ -78,13 +78,10 @@ class KroneckerPrior:
         """
         if not self._anchor:
             return None
-        total = torch.zeros((), device=next(module.parameters()).device)
+        total: Tensor | float = 0.0
         for name, anchor in self._anchor.items():
-            moved = _joined(module.get_submodule(name))
-            old = anchor["weight"]
-            moved = moved[: old.shape[0]] - old  # rows of a head that has grown since are free
-            coordinates = anchor["outputs"].T @ moved @ anchor["inputs"]
-            total = total + 0.5 * (anchor["curvature"] * coordinates.square()).sum()
+            moved = coordinates(module.get_submodule(name), anchor["outputs"], anchor["inputs"]) - anchor["origin"]
+            total = total + 0.5 * (anchor["curvature"] * moved.square()).sum()
         return total
 
     def update(
@@ -137,9 +134,9 @@ class KroneckerPrior:
         values_in, inputs = leading_eigenvectors(pair["inputs"], self.input_rank, generator)
         values_out, outputs = leading_eigenvectors(pair["outputs"], self.output_rank, generator)
         return {
-            "weight": _joined(layer).detach().clone(),
-            "inputs": inputs,
-            "outputs": outputs,
+            "inputs": inputs.contiguous(),
+            "outputs": outputs.contiguous(),
+            "origin": coordinates(layer, outputs, inputs).detach(),
             "curvature": (self.strength * torch.outer(values_out, values_in)).clamp(0, self.cap),
         }
 
@@ -207,15 +204,24 @@ def leading_eigenvectors(matrix: Tensor, rank: int, generator: torch.Generator) 
         return values[-rank:], vectors[:, -rank:]
     start = torch.randn(size, rank + OVERSAMPLING, generator=generator).to(matrix)
     basis = torch.linalg.qr(matrix @ start).Q
-    for _ in range(3):
+    for _ in range(2):
         basis = torch.linalg.qr(matrix @ basis).Q
     values, inner = torch.linalg.eigh(basis.T @ matrix @ basis)
     return values[-rank:], basis @ inner[:, -rank:]
 
 
-def _joined(layer: nn.Module) -> Tensor:
-    """Weights of a linear layer with the bias, if any, as the last column."""
-    return layer.weight if layer.bias is None else torch.cat([layer.weight, layer.bias[:, None]], dim=1)
+def coordinates(layer: nn.Module, outputs: Tensor, inputs: Tensor) -> Tensor:
+    """U_G^T W U_A, with the bias of the layer as the last column of W.
+
+    Args:
+        layer: A linear layer.
+        outputs: U_G, shape (O, g); rows of a head that has grown since, beyond O, are left out.
+        inputs: U_A, shape (D + 1, a), or (D, a) without a bias.
+    """
+    size = len(outputs)
+    if layer.bias is None:
+        return outputs.T @ layer.weight[:size] @ inputs
+    return outputs.T @ layer.weight[:size] @ inputs[:-1] + torch.outer(outputs.T @ layer.bias[:size], inputs[-1])
 
 
 def _padded(old: Tensor, like: Tensor) -> Tensor:

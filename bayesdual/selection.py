@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CLUSTERED = 2000  # examples of a class that are clustered: more cost time and gain nothing
+CLUSTERED = 1500  # examples of a class that are clustered: more cost time and gain little
 K_MEANS_ROUNDS = 8
+PROJECTIONS = 256  # of the dual features
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,20 @@ class Candidates:
 
     Attributes:
         features: Inputs of the network's last layer, shape (N, D).
-        probabilities: Predicted class probabilities, shape (N, C).
+        logits: The network's logits, shape (N, C).
         scores: How much the posterior hangs on each (see ``bayesdual.sensitivity``), shape (N,).
     """
 
     features: Tensor
-    probabilities: Tensor
+    logits: Tensor
     scores: Tensor
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def __getitem__(self, rows: Tensor) -> Candidates:
+        rows = rows.to(self.scores.device)
+        return Candidates(self.features[rows], self.logits[rows], self.scores[rows])
 
 
 Selection = Callable[[Candidates, int, torch.Generator], tuple[Tensor, Tensor]]
@@ -56,14 +61,22 @@ def herding(candidates: Candidates, n: int, generator: torch.Generator) -> tuple
 
 
 def coverage(candidates: Candidates, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One of each cluster: the example nearest to each of n k-means centres of the features, in random order.
+    """One of each cluster of features: what is nearest to each of n k-means centres, in random order; equal weights.
 
-    Random order, so that any first part of the memory still is a fair sample of the clusters; equal weights.
+    The order is random so that any first part of the memory still is a fair sample of the clusters.
     """
-    among = torch.randperm(len(candidates), generator=generator)[: max(CLUSTERED, 2 * n)]
-    features = candidates.features[among.to(candidates.features.device)]
-    rows = nearest_to_centres(features, k_means(features, min(n, len(features)), generator))
-    return among[rows[torch.randperm(len(rows), generator=generator)]], torch.ones(len(rows))
+    return one_of_each_cluster(candidates, lambda some: some.features, n, generator)
+
+
+def dual_coverage(
+    candidates: Candidates, n: int, generator: torch.Generator, temperature: float = 3.0
+) -> tuple[Tensor, Tensor]:
+    """Coverage in the dual space of Bayes-duality, where an example is its part of the posterior's precision.
+
+    The curvature of the loss of example i in the last layer is z z^T with z = sqrt(Lambda_T) (x) phi; examples alike
+    in z hold the posterior in place alike, and one of them can stand for the others.
+    """
+    return one_of_each_cluster(candidates, lambda some: dual_features(some, temperature, generator), n, generator)
 
 
 def score_sampling(candidates: Candidates, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -109,6 +122,37 @@ def herd(features: Tensor, n: int) -> Tensor:
         free[row] = torch.inf
         total = total + features[row]
     return torch.tensor(rows, dtype=torch.int64)
+
+
+def one_of_each_cluster(
+    candidates: Candidates, features_of: Callable[[Candidates], Tensor], n: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Clusters candidates by their features and takes the one nearest to each centre, in random order; weights 1.
+
+    Of many candidates, a random part is clustered.
+    """
+    among = torch.randperm(len(candidates), generator=generator)[: max(CLUSTERED, n)]
+    features = features_of(candidates[among])
+    rows = nearest_to_centres(features, k_means(features, min(n, len(features)), generator))
+    return among[rows[torch.randperm(len(rows), generator=generator)]], torch.ones(len(rows))
+
+
+def dual_features(candidates: Candidates, temperature: float, generator: torch.Generator) -> Tensor:
+    """Random projections of sqrt(Lambda_T) (x) (phi, 1), with sqrt(Lambda_T)_cd = sqrt(p_c) (1_cd - p_d).
+
+    Args:
+        candidates: N examples, with logits (N, C) and features (N, D).
+        temperature: T of p = softmax(logits / T).
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        Shape (N, PROJECTIONS): each column is one entry of sqrt(Lambda_T) times one projection of the features.
+    """
+    p = (candidates.logits / temperature).softmax(1)
+    features = torch.nn.functional.pad(candidates.features, (0, 1), value=1.0)
+    c, d = torch.randint(p.shape[1], (2, PROJECTIONS), generator=generator).to(p.device)
+    directions = torch.randn(features.shape[1], PROJECTIONS, generator=generator).to(features)
+    return p.sqrt()[:, c] * ((c == d).float() - p[:, d]) * (features @ directions)
 
 
 def k_means(x: Tensor, k: int, generator: torch.Generator) -> Tensor:

@@ -98,7 +98,8 @@ def read_config(path: str) -> dict[str, Any]:
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise CommandLineError(f"{path} is not YAML: {where}{one_line(problem)}.") from None
     except OmegaConfBaseException as error:
-        raise CommandLineError(f"{path}: {one_line(error)}.") from None
+        problem = re.sub(r"(.*?) full_key: (\S+).*", r"\2 cannot be read (\1)", one_line(error))
+        raise CommandLineError(f"{path}: {problem}.") from None
     if not content:
         raise CommandLineError(f"{path} holds no settings: write KEY: VALUE lines, as --print_config shows them.")
     return content
@@ -152,20 +153,20 @@ def name_of_run(argv: list[str]) -> str:
         return "run"
     path = Path(places[0][1])
     run = run_of_config(path)
-    return path.stem if run is None else re.sub(r"-\d+$", "", run.name)
+    return path.stem if run is None else re.sub(r"-\d+$", "", run.absolute().name)
 
 
 def run_of_config(path: Path) -> Path | None:
     """The run directory that a configuration was left in, if it was."""
-    folder = path.absolute().parent
-    return folder if path.name == "config.yaml" and (folder / "checkpoints").is_dir() else None
+    is_of_run = path.name == "config.yaml" and (path.parent / "checkpoints").is_dir()
+    return path.parent if is_of_run else None
 
 
 def join_benchmark(argv: list[str]) -> list[str]:
     """Joins ``--data.benchmark NAME``, its ``.init_args.KEY`` flags and what the configurations say into one flag.
 
-    The parser takes such flags for classes only, and a benchmark is any callable. A new name drops the arguments of
-    the old one.
+    The parser takes such flags for classes only, and a benchmark is any callable. As with classes, a new name keeps
+    those arguments of the old one that it takes as well.
 
     Raises:
         CommandLineError: A flag is not one of these, or there are arguments but no name.

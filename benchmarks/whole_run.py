@@ -26,8 +26,7 @@ def peer(seed: int, threads: int) -> dict[str, float]:
     """Trains and evaluates Avalanche's Replay."""
     warnings.simplefilter("ignore")
     import torch
-    from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline
-    from avalanche.benchmarks.utils import make_tensor_classification_dataset
+    from avalanche.benchmarks import tensors_benchmark
     from avalanche.evaluation.metrics import accuracy_metrics
     from avalanche.training import Replay
     from avalanche.training.plugins import EvaluationPlugin
@@ -40,12 +39,12 @@ def peer(seed: int, threads: int) -> dict[str, float]:
     torch.manual_seed(seed)
     source = SplitFMNIST(n_experiences=5)
 
-    def datasets(stream: list) -> list:
-        tensors = [e.tensors() for e in stream]
-        return [make_tensor_classification_dataset(normalise(d.x, d.mean, d.std), d.y, task_labels=0) for d in tensors]
+    def tensors(stream: list) -> list[tuple]:
+        data = [experience.tensors() for experience in stream]
+        return [(normalise(d.x, d.mean, d.std), d.y) for d in data]
 
-    benchmark = with_classes_timeline(
-        benchmark_from_datasets(train=datasets(source.train_stream), test=datasets(source.test_stream))
+    benchmark = tensors_benchmark(
+        train_tensors=tensors(source.train_stream), test_tensors=tensors(source.test_stream), task_labels=[0] * 5
     )
     model = MLP(784, (256, 256), 10)
     strategy = Replay(

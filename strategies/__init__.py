@@ -1,0 +1,15 @@
+"""The Avalanche host: the algorithm as a strategy and as a plugin, and parts of it for Avalanche's own replay."""
+
+from bayesdual.strategies.checkpoint import load_checkpoint, save_checkpoint
+from bayesdual.strategies.plugin import BayesDualPlugin
+from bayesdual.strategies.storage import SelectedExemplarsBuffer, SelectionStrategy
+from bayesdual.strategies.strategy import BayesDual
+
+__all__ = [
+    "BayesDual",
+    "BayesDualPlugin",
+    "SelectedExemplarsBuffer",
+    "SelectionStrategy",
+    "load_checkpoint",
+    "save_checkpoint",
+]

@@ -1,0 +1,233 @@
+"""The Avalanche host: a plugin that gives the algorithm to any supervised strategy, with any optimizer.
+
+Avalanche calls forward, criterion, backward and step itself, so the algorithm acts between them:
+
+    before_forward     IVON draws a sample of the weights; replayed examples join the new ones
+    after_forward      they part again: criterion, metrics and other plugins see the new examples only
+    before_backward    the criterion's loss becomes the algorithm's
+    after_backward     the weights are the mean again
+
+IVON is the posterior. With another optimizer there is none, and examples are scored by the curvature of their loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from avalanche.benchmarks import OnlineCLExperience
+from avalanche.distributed import DistributedHelper
+from avalanche.models import avalanche_forward
+from avalanche.models.utils import is_multi_task_module
+from avalanche.training.plugins import SupervisedPlugin
+from avalanche.training.templates import SupervisedTemplate
+from torch import Tensor, nn
+
+from bayesdual.algorithm import BayesDual
+from bayesdual.ivon import IVON
+from bayesdual.posterior import Posterior
+from bayesdual.scenarios.data import normalise
+from bayesdual.stream import DatasetData, TensorData, experience_data
+
+
+class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):
+    """Gives the algorithm to an Avalanche strategy::
+
+        Naive(model=model, optimizer=IVON(model.parameters(), lr=0.1, ess=12000),
+              plugins=[BayesDualPlugin(BayesDual(memory_size=200))], ...)
+
+    The strategy's criterion is the loss of the new examples; replayed ones have the algorithm's. As everywhere in
+    Avalanche, the optimizer's state lives on from one experience to the next. Of a parameter that has grown, Avalanche
+    forgets the state; IVON's is kept, and what is new of it starts at the prior.
+
+    Every experience the strategy trains on is one for the algorithm, but the pieces that Avalanche's online streams
+    cut an experience into are parts of one; without access to the task boundaries, all of them are.
+
+    Args:
+        algorithm: What is remembered of the past, and how.
+        task_free: The stream's experiences are mere pieces of one, whatever they say.
+        lr_end: Learning rate at the end of each experience, as a share of that at its beginning; it falls linearly.
+            1 leaves the learning rate alone.
+
+    Raises:
+        ValueError: ``lr_end`` is negative.
+    """
+
+    def __init__(self, algorithm: BayesDual, task_free: bool = False, lr_end: float = 1.0) -> None:
+        super().__init__()
+        if lr_end < 0:
+            raise ValueError(f"lr_end is {lr_end}: it is a share of the learning rate, 0 or more.")
+        self.algorithm = algorithm
+        self.task_free = task_free
+        self.lr_end = lr_end
+        self._experience = -1  # the algorithm's: pieces of one have the same
+        self._data: TensorData | DatasetData | None = None
+        self._state_by_name: dict[str, dict[str, Any]] = {}  # the optimizer's, to outlive a head that grows
+        self._sample = ExitStack()  # of the weights, while they are one
+        self._new_batch: list[Tensor] = []
+        self._replayed: Any = None
+        self._replayed_logits: Tensor | None = None
+
+    # -- the experience
+
+    def before_train_dataset_adaptation(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
+        """Looks at the experience before the model grows for it, and notes the optimizer's state by name.
+
+        Raises:
+            ValueError: The experience cannot be learned from.
+        """
+        self._data = _training_data(strategy.experience, strategy)
+        # Not of the model's parameters: a head may have grown while it was evaluated.
+        known, state = strategy.optimized_param_id or {}, strategy.optimizer.state
+        self._state_by_name = {n: state[p] for n, p in known.items() if p in state}
+
+    def before_training_exp(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
+        """Begins an experience.
+
+        Raises:
+            ValueError: IVON is to draw several samples a step.
+        """
+        optimizer = strategy.optimizer
+        if self._experience < 0 or not (self.task_free or _is_a_continuation(strategy.experience)):
+            self._experience += 1
+        if isinstance(optimizer, IVON):
+            if optimizer.mc_samples != 1:
+                raise ValueError(
+                    f"IVON has mc_samples={optimizer.mc_samples}, but Avalanche's training loop has one forward pass "
+                    "a step: give mc_samples=1."
+                )
+            self._carry_posterior(strategy.model, optimizer)
+        if self.lr_end != 1:
+            for group in optimizer.param_groups:
+                group.setdefault("initial_lr", group["lr"])
+        self.algorithm.begin_experience(
+            self._data, strategy.device, DistributedHelper.rank, DistributedHelper.world_size
+        )
+
+    def after_training_exp(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
+        """Scores the experience's examples and updates the memory."""
+        model, optimizer = strategy.model, strategy.optimizer
+        posterior = Posterior.from_optimizer(model, optimizer) if isinstance(optimizer, IVON) else None
+        with evaluating(model):
+            self.algorithm.end_experience(
+                model, self._predict(strategy), self._data, self._experience, posterior, strategy.device
+            )
+        self._data = None
+
+    def _carry_posterior(self, model: nn.Module, optimizer: IVON) -> None:
+        """Gives parameters that have grown the state they had, and the prior where they are new."""
+        starts = {p: {"hess": g["hess_init"], "momentum": 0.0} for g in optimizer.param_groups for p in g["params"]}
+        for name, p in model.named_parameters():
+            if name in self._state_by_name and p in starts and not optimizer.state.get(p):
+                old = self._state_by_name[name]
+                optimizer.state[p] = old | {k: _grow(old[k], p, start) for k, start in starts[p].items() if k in old}
+        self._state_by_name = {}
+
+    # -- the step
+
+    def before_training_epoch(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
+        if isinstance(strategy.optimizer, IVON):
+            strategy.training_epoch = partial(self._epoch_that_ends_at_the_mean, strategy)
+
+    def before_training_iteration(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
+        if self.lr_end != 1:
+            clock = strategy.clock
+            done = clock.train_exp_epochs + clock.train_epoch_iterations / len(strategy.dataloader)
+            for group in strategy.optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * (1 + (self.lr_end - 1) * done / strategy.train_epochs)
+
+    def before_forward(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
+        if isinstance(strategy.optimizer, IVON):
+            self._sample.enter_context(strategy.optimizer.sampled_params(train=True))
+        self._replayed = z = self.algorithm.replay()
+        if z is None:
+            return
+        x, y, *t = self._new_batch = strategy.mbatch
+        strategy.mbatch = [torch.cat([x, self._inputs(z.x)]), y, *[torch.cat([labels, z.t]) for labels in t]]
+
+    def after_forward(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
+        if self._replayed is not None:
+            strategy.mbatch = self._new_batch
+            n = len(strategy.mb_y)
+            strategy.mb_output, self._replayed_logits = strategy.mb_output[:n], strategy.mb_output[n:]
+
+    def before_backward(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
+        strategy.loss, _ = self.algorithm.total_loss(
+            strategy.model, strategy.loss, self._replayed_logits, self._replayed
+        )
+        self._replayed = self._replayed_logits = None
+
+    def after_backward(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
+        self._sample.close()
+
+    def _epoch_that_ends_at_the_mean(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
+        """An epoch with IVON: Avalanche calls no hook when its loop fails while the weights are a sample."""
+        del strategy.training_epoch  # what is left is the strategy's own
+        with self._sample:
+            strategy.training_epoch(**kwargs)
+
+    # -- what is saved, and what the model is given
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next experience depends on, but for the model and the optimizer."""
+        return {"algorithm": self.algorithm.state_dict(), "experience": self._experience}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what :meth:`state_dict` gave.
+
+        Raises:
+            ValueError: The state is of a memory with another budget.
+        """
+        self.algorithm.load_state_dict(state["algorithm"])
+        self._experience = state["experience"]
+
+    def _predict(self, strategy: SupervisedTemplate) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, t: avalanche_forward(strategy.model, self._inputs(x), t)
+
+    def _inputs(self, x: Tensor) -> Tensor:
+        """What the dataset's items would be: the memory holds images that come as tensors in uint8."""
+        mean = getattr(self._data, "mean", ())
+        return normalise(x, mean, self._data.std) if mean else x
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts a model into eval mode while entered; afterwards each of its modules is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _training_data(experience: Any, strategy: SupervisedTemplate) -> TensorData | DatasetData:
+    """The data of an experience, seen to be fit for training."""
+    data = experience_data(experience)
+    name = f"experience {strategy.clock.train_exp_counter} of the stream"
+    if len(data.y) == 0:
+        raise ValueError(f"{name} has no training examples: leave it out.")
+    if is_multi_task_module(strategy.model) and not hasattr(experience, "task_labels"):
+        raise ValueError(
+            f"the model has a head for each task, but {name} has no task labels: make the benchmark with task labels "
+            "(avalanche.benchmarks.with_task_labels), or give a model with one head."
+        )
+    return data
+
+
+def _is_a_continuation(experience: Any) -> bool:
+    """Whether an experience is but a further piece of the one before, as far as a learner may know."""
+    if not isinstance(experience, OnlineCLExperience):
+        return False
+    return not (experience.access_task_boundaries and experience.is_first_subexp)
+
+
+def _grow(old: Tensor, like: Tensor, start: float) -> Tensor:
+    """``old`` as the leading block of a tensor of the shape of ``like``, the rest ``start``."""
+    new = torch.full_like(like, start, requires_grad=False)
+    new[tuple(slice(n) for n in old.shape)] = old
+    return new
