@@ -188,7 +188,7 @@ def test_checkpoints_of_others_are_refused(tmp_path):
     before = last.read_bytes()
     with pytest.raises(ValueError, match="another model: network.0.1.bias has shape"):
         fit(learner(MLP(16, (8,), 6)), blobs(), tmp_path, ckpt_path=last)
-    with pytest.raises(ValueError, match="another stream: its sizes"):
+    with pytest.raises(ValueError, match="another stream: sizes there are"):
         fit(learner(), blobs(n=20), tmp_path, ckpt_path=last)
     with pytest.raises(ValueError, match="memory_size"):
         fit(learner(memory_size=20), blobs(), tmp_path, ckpt_path=last)
