@@ -18,7 +18,10 @@ QUIET = (  # what others print at import or in normal use, and nobody can act on
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0, 1 (it failed), 2 (it was not understood) or 130 (Ctrl-C)."""
+    """Runs the command line and returns the exit status.
+
+    0: done; 1: it failed; 2: it was not understood; 130: stopped by Ctrl-C; 143: stopped by SIGTERM.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"]
@@ -31,9 +34,11 @@ def main(argv: list[str] | None = None) -> int:
             logging.getLogger(name).setLevel(logging.WARNING)
         cli.run(argv)
     except KeyboardInterrupt:
-        return interrupted(argv)
-    except SystemExit as stop:  # 1 is what Lightning makes of Ctrl-C
-        return interrupted(argv) if stop.code == 1 else int(stop.code or 0)
+        return stopped(argv, 130)
+    except SystemExit as stop:
+        if type(stop).__name__ == "SIGTERMException":
+            return stopped(argv, 143)
+        return stopped(argv, 130) if stop.code == 1 else int(stop.code or 0)  # 1 is what Lightning makes of Ctrl-C
     except Exception as error:
         if debug:
             raise
@@ -41,10 +46,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def interrupted(argv: list[str]) -> int:
-    advice = "; fit --ckpt_path last goes on after the last epoch that was finished" if "fit" in argv else ""
+def stopped(argv: list[str], status: int) -> int:
+    advice = "; --ckpt_path last goes on after the last finished epoch" if "fit" in argv else ""
     print(f"bayesdual: stopped{advice}.", file=sys.stderr)
-    return 130
+    return status
 
 
 def failed(error: Exception, argv: list[str]) -> int:

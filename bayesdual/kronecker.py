@@ -50,8 +50,8 @@ class KroneckerPrior:
 
     def __init__(
         self,
-        strength: float = 10.0,
-        temperature: float = 10.0,
+        strength: float = 3.0,
+        temperature: float = 3.0,
         cap: float = 5.0,
         input_rank: int = 64,
         output_rank: int = 32,

@@ -477,22 +477,27 @@ def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_checkpoint(her
     assert not Path("runs/tiny-1/results.json").exists()
 
 
-def test_ctrl_c_keeps_the_last_checkpoint_and_the_run_goes_on(here, monkeypatch):
+@pytest.mark.parametrize(("signal_", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_the_last_checkpoint_and_the_run_goes_on(here, monkeypatch, signal_, expected):
     Path("interrupts_of_test.py").write_text(
-        "import os, signal\nimport lightning\n\n"
+        "import os\nimport lightning\n\n"
         "class Interrupt(lightning.Callback):\n"
+        "    def __init__(self, signal: int):\n"
+        "        self.signal = signal\n\n"
         "    def on_train_batch_start(self, trainer, module, batch, batch_idx):\n"
         "        if trainer.current_epoch == 2 and batch_idx == 1:\n"
-        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "            os.kill(os.getpid(), self.signal)\n"
     )
     monkeypatch.syspath_prepend(here)
-    handler = signal.getsignal(signal.SIGINT)
+    flags = ["--trainer.callbacks", "interrupts_of_test.Interrupt", "--trainer.callbacks.signal", int(signal_)]
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        status, _, err = call("fit", "--config", "tiny.yaml", "--trainer.callbacks", "interrupts_of_test.Interrupt")
+        status, _, err = call("fit", "--config", "tiny.yaml", *flags)
     finally:
-        signal.signal(signal.SIGINT, handler)  # Lightning ignores it from then on
-    assert status == 130
-    assert err == "bayesdual: stopped; fit --ckpt_path last goes on after the last epoch that was finished.\n"
+        for each, handler in handlers.items():  # Lightning ignores Ctrl-C from then on
+            signal.signal(each, handler)
+    assert status == expected
+    assert err == "bayesdual: stopped; --ckpt_path last goes on after the last finished epoch.\n"
     checkpoints = {path.name for path in Path("runs/tiny-1/checkpoints").iterdir()}
     assert checkpoints == {"last.ckpt", "experience_1.ckpt", "experience_2.ckpt"}
     assert call("fit", "--config", "tiny.yaml", "--ckpt_path", "last")[0] == 0

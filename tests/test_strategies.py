@@ -431,6 +431,16 @@ def test_avalanche_s_replay_uses_our_policy_and_our_selection(policy):
     assert accuracy_of(model, stream.test_stream) > 0.4
 
 
+@pytest.mark.filterwarnings("ignore:Call to deprecated")
+def test_avalanche_s_replay_learns_with_ivon_beside_a_plugin_without_memory():
+    stream, policy = benchmark(), SelectedExemplarsBuffer(20)
+    replay = ReplayPlugin(mem_size=20, storage_policy=policy)
+    made = naive(mlp(), ivon, mem_size=0, plugins=[replay], train_epochs=8)
+    made.train(stream.train_stream, eval_streams=[])
+    assert torch.tensor(list(policy.buffer.targets)).bincount().tolist() == [2] * 10
+    assert accuracy_of(made.model, stream.test_stream) > 0.5
+
+
 def test_trimming_keeps_the_first_that_were_chosen():
     stream, model = benchmark(), mlp()
     made = Naive(model=model, optimizer=adam(model), train_mb_size=16, evaluator=None)
