@@ -181,7 +181,7 @@ class BayesDual:
             module: The network.
             predict: Its logits.
             data: The experience's training examples.
-            experience: Its index.
+            experience: Its index; pieces of one experience, as an online stream gives them, have the same.
             posterior: The weights' posterior, by the parameter names of ``module``; None if there is none.
             device: Where the model is.
 
@@ -189,10 +189,12 @@ class BayesDual:
             ValueError: The memory is smaller than the number of classes seen.
         """
         if self.memory.budget:
-            room = self.memory.room_for(data.y, experience)
-            known = survey(module, predict, data, posterior, device)
-            chosen = [self._choose(known, data, experience, c, n) for c, n in room.items() if n]
-            self.memory.update(concatenate(chosen), data.y, experience)
+            room = self.memory.room_for(data.y, experience, self._generator)
+            chosen = []
+            if any(room.values()):
+                known = survey(module, predict, data, posterior, device)
+                chosen = [self._choose(known, data, experience, c, n) for c, n in room.items() if n]
+            self.memory.update(concatenate(chosen) if chosen else None, data.y, experience, self._generator)
         else:
             self.memory.update_counts(data.y, experience)
         if self.weight_prior is not None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import random
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -22,6 +21,7 @@ from bayesdual.history import History
 from bayesdual.ivon import IVON
 from bayesdual.memory import IMPOSSIBLE
 from bayesdual.posterior import Posterior
+from bayesdual.random_state import random_state, set_random_state
 from bayesdual.stream import Batch, task_classes
 
 
@@ -127,7 +127,7 @@ class Learner(LightningModule):
 
     def on_train_start(self) -> None:
         if self._random_state is not None:
-            _set_random_state(self._random_state)
+            set_random_state(self._random_state)
             self._random_state = None
 
     def on_train_epoch_start(self) -> None:
@@ -179,7 +179,7 @@ class Learner(LightningModule):
         self.train()
 
     def _check_loss(self) -> None:
-        if not np.isfinite(float(self._loss_sum)):
+        if not math.isfinite(float(self._loss_sum)):
             raise FloatingPointError(
                 f"the loss became {float(self._loss_sum)} in experience {self.stream.experience + 1}, epoch "
                 f"{self.stream.epoch + 1}: lower model.optimizer's lr; the last checkpoint is from before it."
@@ -199,7 +199,7 @@ class Learner(LightningModule):
     def on_validation_end(self) -> None:
         self.latest_evaluation = self._metric.compute()
         self.history.stop("evaluation")
-        if self.trainer.state.fn == TrainerFn.FITTING and not np.isfinite(self.latest_evaluation["nll"]):
+        if self.trainer.state.fn == TrainerFn.FITTING and not math.isfinite(self.latest_evaluation["nll"]):
             self._loss_sum = self.latest_evaluation["nll"]  # the last step broke the network
             self._check_loss()
         if self.trainer.sanity_checking:  # also when a run is resumed, and then not untrained
@@ -231,7 +231,7 @@ class Learner(LightningModule):
         checkpoint["bayesdual"] = {
             "algorithm": self.algorithm.state_dict(),
             "history": self.history.state_dict(),
-            "random_state": _random_state(),
+            "random_state": random_state(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -290,24 +290,3 @@ def _arrange(trainer: Trainer, stream: StreamDataModule) -> None:
     trainer.check_val_every_n_epoch = stream.epochs
     trainer.reload_dataloaders_every_n_epochs = 1  # each epoch's loader is built from the stream's state
     trainer.num_sanity_val_steps = float("inf")  # evaluates the untrained network, for forward transfer
-
-
-def _random_state() -> dict[str, Any]:
-    """The state of the global generators, as plain values and tensors."""
-    name, keys, *rest = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
-        "python": random.getstate(),
-    }
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"].cpu())
-    if len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))

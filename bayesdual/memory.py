@@ -55,9 +55,13 @@ class Exemplars:
     def __len__(self) -> int:
         return len(self.y)
 
-    def __getitem__(self, rows: Tensor) -> Exemplars:
-        """Returns the exemplars at ``rows`` (int64 positions or a boolean mask)."""
+    def __getitem__(self, rows: Tensor | slice) -> Exemplars:
+        """Returns the exemplars at ``rows`` (int64 positions, a boolean mask or a slice)."""
         return Exemplars(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def of(self, label: int, experience: int) -> Exemplars:
+        """Returns those of one class from one experience."""
+        return self[(self.y == label) & (self.experience == experience)]
 
     def to(self, device: torch.device | str) -> Exemplars:
         return Exemplars(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
@@ -144,12 +148,16 @@ class Memory:
         """Number of examples of all past experiences: what the weights would sum to if no class was left out."""
         return sum(self.counts.values())
 
-    def room_for(self, y: Tensor, experience: int) -> dict[int, int]:
+    def room_for(self, y: Tensor, experience: int, generator: torch.Generator | None = None) -> dict[int, int]:
         """How many exemplars of each class of a new experience there is room for.
 
+        An experience may come in pieces, as online streams do, under one index. Then the room is what a uniform draw
+        from all pieces so far would give to the newest (reservoir sampling, a piece at a time).
+
         Args:
-            y: Labels of the experience's examples, shape (N,).
+            y: Labels of the experience's examples, or of its next piece's, shape (N,).
             experience: Its index.
+            generator: Source of randomness, on the CPU; PyTorch's own if None.
 
         Raises:
             ValueError: The budget is smaller than the number of classes seen.
@@ -161,24 +169,33 @@ class Memory:
                 f"memory_size is {self.budget} but {len(classes)} classes have been seen: "
                 "give it at least one example per class."
             )
-        return {c: n for (c, e), n in quotas(counts, self.budget).items() if e == experience}
+        shares = quotas(counts, self.budget)
+        room = {}
+        for c in y.unique().tolist():
+            seen, before = counts[c, experience], self.counts.get((c, experience), 0)
+            drawn = torch.randperm(seen, generator=generator)[: shares[c, experience]] if before else None
+            room[c] = shares[c, experience] if drawn is None else int((drawn >= before).sum())
+        return room
 
-    def update(self, new: Exemplars, y: Tensor, experience: int) -> None:
-        """Takes in the exemplars of a new experience and trims the old ones to their shares.
+    def update(
+        self, new: Exemplars | None, y: Tensor, experience: int, generator: torch.Generator | None = None
+    ) -> None:
+        """Takes in the exemplars of a new experience, or of its next piece, and trims the old ones to their shares.
 
         Args:
             new: Chosen exemplars, for each class at most what :meth:`room_for` gave, in the order of importance;
-                their weights count only relative to each other.
-            y: Labels of all the experience's examples, shape (N,).
+                their weights count only relative to each other. None if there was no room.
+            y: Labels of all the experience's (or the piece's) examples, shape (N,).
             experience: Its index.
+            generator: Source of randomness, on the CPU; PyTorch's own if None.
         """
         self.update_counts(y, experience)
-        merged = new if self.exemplars is None else concatenate([self.exemplars, new])
         kept = []
         for (c, e), n in quotas(self.counts, self.budget).items():
-            rows = torch.nonzero((merged.y == c) & (merged.experience == e)).squeeze(1)[:n]
-            if len(rows):
-                group = merged[rows]
+            old, added = (None if part is None else part.of(c, e) for part in (self.exemplars, new))
+            group = _mix(old, added, n, generator) if old and added else (old or added)
+            if group:
+                group = group[:n]
                 kept.append(replace(group, weights=group.weights * (self.counts[c, e] / group.weights.sum())))
         self.exemplars = concatenate(kept)
 
@@ -257,4 +274,14 @@ class Memory:
     def _counts_with(self, y: Tensor, experience: int) -> dict[tuple[int, int], int]:
         classes, numbers = y.unique(return_counts=True)
         added = zip(classes.tolist(), numbers.tolist(), strict=True)
-        return {**self.counts, **{(c, experience): n for c, n in added}}
+        return {**self.counts, **{(c, experience): n + self.counts.get((c, experience), 0) for c, n in added}}
+
+
+def _mix(old: Exemplars, new: Exemplars, n: int, generator: torch.Generator | None) -> Exemplars:
+    """Joins all new and as many old exemplars as fit into n: pieces of one experience.
+
+    Their order is random, so that a later cut hits no piece more than another.
+    """
+    scale = old.weights.mean() / new.weights.mean()
+    joined = concatenate([old[: n - len(new)], replace(new, weights=new.weights * scale)])
+    return joined[torch.randperm(len(joined), generator=generator).to(joined.y.device)]

@@ -80,7 +80,7 @@ class DatasetData:
         if not hasattr(dataset, "targets"):
             raise ValueError(
                 f"the dataset of {name} has no targets: make it with avalanche.benchmarks.utils."
-                "make_classification_dataset, or give each experience a method tensors()."
+                "as_taskaware_classification_dataset, or give each experience a method tensors()."
             )
         self.dataset = dataset
         self.plain = dataset.eval() if hasattr(dataset, "eval") else dataset

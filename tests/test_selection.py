@@ -28,7 +28,7 @@ def test_contract(select):
     """As many as asked for, none twice, positive weights, and the same again with the same seed."""
     rows, weights = select(candidates(), 10, seeded())
     assert len(rows) == len(weights) == len(rows.unique()) == 10
-    assert (weights > 0).all() and 0 <= rows.min() and rows.max() < 60
+    assert (weights > 0).all() and rows.min() >= 0 and rows.max() < 60
     assert torch.equal(rows, select(candidates(), 10, seeded())[0])
     assert len(select(candidates(4), 10, seeded())[0]) == 4
 
