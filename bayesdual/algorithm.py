@@ -252,11 +252,12 @@ def survey(
     Where there is no linear layer that sees all examples of a batch at once, the logits serve as features.
     """
     logits, features, scores = [], [], []
+    weights = {} if posterior is None else posterior.variance
     with watching_last_linear(module) as last:
         for x, _, t in data.batches(SCORING_BATCH):
             f = predict(x.to(device), t.to(device)).float()
             p = f.softmax(1)
-            variance = None if posterior is None else last.variance(posterior.variance)
+            variance = last.variance(weights)
             logits.append(f)
             alike = last.features is not None and len(last.features) == len(f)
             features.append(last.features.flatten(1).float() if alike else f)

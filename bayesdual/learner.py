@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
@@ -280,9 +281,14 @@ def _arrange(trainer: Trainer, stream: StreamDataModule) -> None:
     """Makes one ``fit`` of the trainer cover the stream: evaluation and loaders follow the experiences.
 
     Raises:
-        ValueError: The trainer is to stop before the first epoch.
+        ValueError: The trainer is to stop before the first epoch, or in the middle of one.
     """
     wanted = trainer.fit_loop.max_epochs
+    if trainer.fast_dev_run or trainer.max_steps != -1 or any(isinstance(c, Timer) for c in trainer.callbacks):
+        raise ValueError(
+            "trainer.max_steps, max_time and fast_dev_run stop in the middle of an epoch, which a stream cannot go on "
+            "from: give trainer.max_epochs, or fewer data.epochs."
+        )
     if wanted == 0:
         raise ValueError("trainer.max_epochs is 0: leave it out to learn the whole stream, or give at least 1.")
     total = stream.n_experiences * stream.epochs

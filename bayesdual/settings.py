@@ -88,7 +88,7 @@ def read_config(path: str) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
         is_mapping = isinstance(yaml.compose(text, Loader=yaml.SafeLoader), yaml.MappingNode)
-        content = OmegaConf.to_container(OmegaConf.create(text)) if is_mapping else {}
+        content = from_yaml(text) if is_mapping else {}
     except OSError as error:
         raise CommandLineError(f"--config {path} cannot be read ({error.strerror}).") from None
     except UnicodeDecodeError:
@@ -105,10 +105,15 @@ def read_config(path: str) -> dict[str, Any]:
     return content
 
 
+def from_yaml(text: str) -> Any:
+    """Reads YAML as OmegaConf does: 1e-3 is a number, and no key may come twice."""
+    return OmegaConf.to_container(OmegaConf.create(text))
+
+
 def read_value(word: str) -> Any:
     """Reads the value of a flag as YAML; what is not YAML is text."""
     try:
-        return OmegaConf.to_container(OmegaConf.create(f"value: {word}"))["value"]
+        return from_yaml(f"value: {word}")["value"]
     except (yaml.YAMLError, OmegaConfBaseException):
         return word
 
@@ -171,7 +176,8 @@ def join_benchmark(argv: list[str]) -> list[str]:
     Raises:
         CommandLineError: A flag is not one of these, or there are arguments but no name.
     """
-    rest, flags = list(argv), []
+    rest = list(argv)
+    flags: list[tuple[str, str]] = []
     for i, key, value in reversed(list(flags_of(argv))):
         if key == BENCHMARK or key.startswith(f"{BENCHMARK}."):
             if value is None:

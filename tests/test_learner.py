@@ -174,6 +174,10 @@ def test_clear_refusals(tmp_path):
         fit(learner(MLP(16, (8,), 4)), blobs(), tmp_path)
     with pytest.raises(ValueError, match="max_epochs is 0"):
         fit(learner(), blobs(), tmp_path, max_epochs=0)
+    with pytest.raises(ValueError, match="middle of an epoch"):
+        fit(learner(), blobs(), tmp_path, max_steps=3)
+    with pytest.raises(ValueError, match="middle of an epoch"):
+        fit(learner(), blobs(), tmp_path, max_time="00:00:00:01")
     with pytest.raises(ValueError, match="data.epochs is 0"):
         StreamDataModule(blobs, epochs=0)
     with pytest.raises(ValueError, match="stream 'valid'"):
