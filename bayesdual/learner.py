@@ -125,6 +125,7 @@ class Learner(LightningModule):
 
     def on_fit_start(self) -> None:
         self.history.start("total")
+        self._agree()
 
     def on_train_start(self) -> None:
         if self._random_state is not None:
@@ -156,6 +157,7 @@ class Learner(LightningModule):
         if self.stream.last_epoch_of_experience:
             with self.history.timing("memory"):
                 self._end_experience()
+                self._agree()
             memory = self.algorithm.memory
             self._log({"memory/exemplars": len(memory), "memory/examples_seen": memory.examples_seen})
         self.stream.advance()
@@ -178,6 +180,13 @@ class Learner(LightningModule):
             self.network, self, stream.train_data(), stream.experience, self.posterior(), self.device
         )
         self.train()
+
+    def _agree(self) -> None:
+        """Gives all processes the memory, the random draws to come and the order of examples that the first one has."""
+        if self.trainer.world_size > 1:
+            first = self.trainer.strategy.broadcast((self.algorithm.state_dict(), self.stream.state_dict()))
+            self.algorithm.load_state_dict(first[0])
+            self.stream.load_state_dict(first[1])
 
     def _check_loss(self) -> None:
         if not math.isfinite(float(self._loss_sum)):
