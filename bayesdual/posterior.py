@@ -56,12 +56,7 @@ class Posterior:
             A copy, on the device of the parameters.
         """
         names = {p: name for name, p in module.named_parameters()}
-        precision = {}
-        for group in optimizer.param_groups:
-            for p in group["params"]:
-                if p in names and p.requires_grad:
-                    hess = optimizer.state[p].get("hess", torch.full_like(p, group["hess_init"]))
-                    precision[names[p]] = group["ess"] * (hess.detach() + group["weight_decay"])
+        precision = {names[p]: value for p, value in optimizer.precision().items() if p in names}
         return cls({name: p.detach().clone() for p, name in names.items()}, precision)
 
     @property

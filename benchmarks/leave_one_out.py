@@ -32,7 +32,6 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
-from bayesdual.function_variance import function_variance
 from bayesdual.ivon import IVON
 from bayesdual.posterior import Posterior
 from bayesdual.scenarios.data import digits, normalise
@@ -42,7 +41,6 @@ from bayesdual.stream import TensorData
 TOLERANCE = 1e-8  # of the norm of the gradient at an optimum
 SEARCH_TOLERANCE = 1e-4  # where L-BFGS hands over: its line search sees no progress much below
 ROUNDS = 100  # of L-BFGS, of 50 steps each
-POLISHING = 300  # steps of the quasi-Newton iteration that follows
 
 
 def load() -> tuple[TensorData, TensorData]:
@@ -148,13 +146,15 @@ def search(value: Callable[[Tensor], Tensor], start: Tensor, factor: Tensor) -> 
 
 
 def polish(value: Callable[[Tensor], Tensor], theta: Tensor, factor: Tensor) -> tuple[Tensor, float]:
-    """theta <- theta - (factor factor^T)^-1 gradient, down to the tolerance; also the norm of the last gradient."""
-    for _ in range(POLISHING):
-        gradient = gradient_of(value, theta)
-        if gradient.norm() < TOLERANCE:
+    """theta <- theta - (factor factor^T)^-1 gradient while the gradient shrinks; also the norm of the last one."""
+    gradient = gradient_of(value, theta)
+    while gradient.norm() > TOLERANCE:
+        new = theta - torch.cholesky_solve(gradient[:, None], factor)[:, 0]
+        new_gradient = gradient_of(value, new)
+        if new_gradient.norm() > 0.99 * gradient.norm():
             break
-        theta = theta - torch.cholesky_solve(gradient[:, None], factor)[:, 0]
-    return theta, float(gradient_of(value, theta).norm())
+        theta, gradient = new, new_gradient
+    return theta, float(gradient.norm())
 
 
 # ------------------------------------------------------------------------------------------------------ leaving out
@@ -165,12 +165,10 @@ def leave_one_out(name: str, model: nn.Module, data: TensorData, arguments: argp
     began = time.perf_counter()
     everything = objective(model, data.x, data.y, decay)
     optimum = search(everything, flat(model), torch.eye(len(flat(model)), dtype=data.x.dtype))
-    for _ in range(2):  # the second time, with the matrix at the optimum itself
-        nn.utils.vector_to_parameters(optimum, model.parameters())
-        matrix = gauss_newton(model, data.x, decay)
-        factor = torch.linalg.cholesky(matrix)
-        optimum, start = polish(everything, optimum, factor)
+    factor = torch.linalg.cholesky(torch.autograd.functional.hessian(everything, optimum))
+    optimum, start = polish(everything, optimum, factor)
     nn.utils.vector_to_parameters(optimum, model.parameters())
+    matrix = gauss_newton(model, data.x, decay)
     posterior = diagonal_posterior(model, matrix)
     known = sensitivities(model, data, posterior)
     by_diagonal = known.loo_nll - known.nll
@@ -203,12 +201,16 @@ def leave_one_out(name: str, model: nn.Module, data: TensorData, arguments: argp
             print(f"  {place + 1}/{len(rows)}  {time.perf_counter() - began:.0f} s", flush=True)
     seconds = time.perf_counter() - began
     for kind, change in predicted.items():
+        rho, r = spearmanr(change, actual).statistic, correlation(change, actual)
         print(
-            f"  {kind:9s} Spearman {spearmanr(change, actual).statistic:.3f}   Pearson {correlation(change, actual):.3f}"
+            f"  {kind:9s} Spearman {rho:.3f}   Pearson {r:.3f}"
             f"   median predicted / actual {float((change / actual).median()):.2f}"
         )
-    print(f"  n {len(rows)}, {seconds:.0f} s, worst norm of a gradient {worst:.1e}, actual change from {actual.min():.1e}"
-          f" to {actual.max():.1e}\n", flush=True)
+    print(
+        f"  n {len(rows)}, {seconds:.0f} s, worst norm of a gradient {worst:.1e}, actual change from {actual.min():.1e}"
+        f" to {actual.max():.1e}\n",
+        flush=True,
+    )
     return {"actual": actual, **predicted}
 
 
@@ -234,11 +236,19 @@ def scatter(results: dict[str, dict], path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- during training
 
 
-def during_training(train: TensorData, test: TensorData, epochs: int, path: Path) -> None:
-    """LOO-NLL of the training set and NLL of the test set after each epoch of IVON."""
+def during_training(train: TensorData, test: TensorData, arguments: argparse.Namespace) -> Tensor:
+    """Training NLL, its LOO-NLL and test NLL after each epoch of IVON, shape (3, epochs).
+
+    Few examples are trained on, so that there is a gap to estimate; the others join the test set.
+    """
     torch.manual_seed(0)
-    x, y = train.x.float(), train.y
-    data = TensorData(x, y, train.t, train.index)
+    n = arguments.training_examples
+    order = torch.randperm(len(train))
+    x, y = train.x[order[:n]].float(), train.y[order[:n]]
+    test_x = torch.cat([train.x[order[n:]], test.x]).float()
+    test_y = torch.cat([train.y[order[n:]], test.y])
+    data = TensorData(x, y, torch.zeros_like(y), torch.arange(n))
+    epochs = arguments.epochs
     model = nn.Sequential(nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 10))
     optimizer = IVON(model.parameters(), lr=0.1, ess=len(x), hess_init=0.1, weight_decay=1e-3, betas=(0.9, 0.999))
     began, curves = time.perf_counter(), []
@@ -254,18 +264,29 @@ def during_training(train: TensorData, test: TensorData, epochs: int, path: Path
             optimizer.step(closure)
         known = sensitivities(model, data, Posterior.from_optimizer(model, optimizer))
         with torch.no_grad():
-            test_nll = F.cross_entropy(model(test.x.float()), test.y)
+            test_nll = F.cross_entropy(model(test_x), test_y)
         curves.append([float(known.nll.mean()), float(known.loo_nll.mean()), float(test_nll)])
         if epoch % max(1, epochs // 10) == 0 or epoch == epochs - 1:
-            print("  epoch {:3d}   training NLL {:.4f}   LOO-NLL {:.4f}   test NLL {:.4f}".format(epoch + 1, *curves[-1]))
-    train_nll, loo, test_nll = torch.tensor(curves, dtype=torch.float64).T
-    print(f"  over epochs, Pearson correlation with the test NLL: LOO-NLL {correlation(loo, test_nll):.3f}, "
-          f"training NLL {correlation(train_nll, test_nll):.3f}")
-    print(f"  mean distance from the test NLL: LOO-NLL {(loo - test_nll).abs().mean():.4f}, "
-          f"training NLL {(train_nll - test_nll).abs().mean():.4f}   ({time.perf_counter() - began:.0f} s)")
+            print(
+                "  epoch {:3d}   training NLL {:.4f}   LOO-NLL {:.4f}   test NLL {:.4f}".format(epoch + 1, *curves[-1])
+            )
+    result = torch.tensor(curves, dtype=torch.float64).T
+    train_nll, loo, test_nll = result
+    print(
+        f"  over epochs, Pearson correlation with the test NLL: LOO-NLL {correlation(loo, test_nll):.3f}, "
+        f"training NLL {correlation(train_nll, test_nll):.3f}"
+    )
+    print(
+        f"  mean distance from the test NLL: LOO-NLL {(loo - test_nll).abs().mean():.4f}, "
+        f"training NLL {(train_nll - test_nll).abs().mean():.4f}   ({time.perf_counter() - began:.0f} s)"
+    )
+    return result
+
+
+def plot_training(curves: Tensor, path: Path) -> None:
     figure, axis = plt.subplots(figsize=(5.5, 4))
-    for curve, name in ((test_nll, "test NLL"), (loo, "LOO-NLL of the training set"), (train_nll, "training NLL")):
-        axis.semilogy(range(1, epochs + 1), curve, label=name)
+    for curve, name in zip(curves, ("training NLL", "LOO-NLL of the training set", "test NLL"), strict=True):
+        axis.semilogy(range(1, len(curve) + 1), curve, label=name)
     axis.set(xlabel="epoch of IVON", ylabel="nats per example", title="Digits, MLP 64-100-10")
     axis.legend()
     figure.tight_layout()
@@ -279,6 +300,7 @@ def main() -> None:
     parser.add_argument("--most", action="store_true", help="leave out those of the highest predicted change")
     parser.add_argument("--decay", type=float, default=1.0, help="delta, the precision of the prior of each weight")
     parser.add_argument("--hidden", type=int, default=16, help="hidden units of the MLP")
+    parser.add_argument("--training-examples", type=int, default=300, help="examples that IVON is trained on")
     parser.add_argument("--epochs", type=int, default=60, help="epochs of IVON")
     parser.add_argument("--only", choices=["logistic", "mlp", "training"], help="one part")
     parser.add_argument("--figures", type=Path, help="folder for the figures; none are written without it")
@@ -294,9 +316,15 @@ def main() -> None:
         if arguments.only in (None, name):
             torch.manual_seed(0)
             results[name] = leave_one_out(name, make().double(), train, arguments, arguments.decay)
+    if arguments.figures:
+        arguments.figures.mkdir(parents=True, exist_ok=True)
+        if results:
+            scatter(results, arguments.figures / "loo_scatter.png")
     if arguments.only in (None, "training"):
-        print("IVON during training")
-        during_training(train, test, arguments.epochs, Path(arguments.figures or ".") / "loo_training.png")
+        print("IVON, during training")
+        curves = during_training(train, test, arguments)
+        if arguments.figures:
+            plot_training(curves, arguments.figures / "loo_training.png")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,120 @@
+"""What a step of IVON costs: drawing a sample, restoring the mean and updating, without forward and backward.
+
+Takes turns between ivon-opt, ours, AdamW, fused AdamW and one ``torch.randn`` of all parameters, and prints the median
+milliseconds, their ratios, and how much memory each optimizer adds at its peak, in units of the parameters.
+
+    python benchmarks/ivon_step.py --rounds 15
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import ivon
+import torch
+from torch import nn
+
+from bayesdual import IVON
+from bayesdual.models import MLP, ResNet18
+
+
+class Transformer(nn.Module):
+    """Six layers of width 512 and a vocabulary of 12,000."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(12_000, 512)
+        layer = nn.TransformerEncoderLayer(512, 8, 2048)
+        self.layers = nn.TransformerEncoder(layer, 6, enable_nested_tensor=False)
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "MLP": lambda: MLP(784, (256, 256), 10),
+    "ResNet-18": ResNet18,
+    "transformer": Transformer,
+}
+OPTIMIZERS: dict[str, Callable] = {
+    "ivon-opt": lambda params: ivon.IVON(params, lr=0.1, ess=50_000),
+    "ours": lambda params: IVON(params, lr=0.1, ess=50_000),
+    "AdamW": lambda params: torch.optim.AdamW(params, lr=1e-3),
+    "fused AdamW": lambda params: torch.optim.AdamW(params, lr=1e-3, fused=True),
+}
+
+
+def make_step(model: str, optimizer: str) -> Callable[[], None]:
+    """Returns a function that samples where there is a sample, and steps; gradients are given."""
+    torch.manual_seed(0)
+    params = list(MODELS[model]().parameters())
+    opt = OPTIMIZERS[optimizer](params)
+    grads = [torch.randn_like(p) * 1e-3 for p in params]
+
+    def step() -> None:
+        with opt.sampled_params(train=True) if hasattr(opt, "sampled_params") else nullcontext():
+            for p, g in zip(params, grads, strict=True):
+                p.grad = g
+        opt.step()
+
+    return step
+
+
+def extra_memory(model: str, optimizer: str, result: multiprocessing.Queue) -> None:
+    """Puts how much the process grows at its peak by three steps, as a multiple of the parameters' size."""
+    step = make_step(model, optimizer)
+    size = 4 * sum(p.numel() for p in MODELS[model]().parameters())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3):
+        step()
+    result.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / size)
+
+
+def in_its_own_process(model: str, optimizer: str) -> float:
+    context = multiprocessing.get_context("spawn")
+    result = context.Queue()
+    process = context.Process(target=extra_memory, args=(model, optimizer, result))
+    process.start()
+    value = result.get()
+    process.join()
+    return value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15, help="how often each takes its turn")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--skip-memory", action="store_true", help="only measure time")
+    args = parser.parse_args()
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)
+    for model in args.models:
+        numel = sum(p.numel() for p in MODELS[model]().parameters())
+        turns = {name: make_step(model, name) for name in OPTIMIZERS}
+        turns["torch.randn"] = lambda numel=numel: torch.randn(numel)
+        times: dict[str, list[float]] = {name: [] for name in turns}
+        repeats = max(1, 2_000_000 // numel)
+        for step in turns.values():
+            step()  # makes the state
+        for _ in range(args.rounds):
+            for name, step in turns.items():
+                start = time.perf_counter()
+                for _ in range(repeats):
+                    step()
+                times[name].append((time.perf_counter() - start) / repeats * 1e3)
+        median = {name: statistics.median(values) for name, values in times.items()}
+        del turns, step
+        print(f"\n{model}, {numel / 1e6:.2f} M parameters")
+        print(f"{'':12s} {'ms a step':>10s} {'/ ours':>8s} {'memory':>8s}")
+        for name, value in median.items():
+            memory = "" if args.skip_memory or name not in OPTIMIZERS else f"{in_its_own_process(model, name):8.1f}"
+            print(f"{name:12s} {value:10.2f} {value / median['ours']:8.2f} {memory}", flush=True)
+        floor = median["fused AdamW"] + median["torch.randn"]
+        print(f"ivon-opt / ours = {median['ivon-opt'] / median['ours']:.1f}", end="; ")
+        print(f"ours / (fused AdamW + torch.randn) = {median['ours'] / floor:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""IVON against AdamW: accuracy, NLL and ECE on the test data of digits and Fashion-MNIST.
+
+    python benchmarks/ivon_vs_adamw.py --results benchmarks/results/ivon_vs_adamw.jsonl [--quick] [--table]
+
+Both train the same networks on the same batches, with a cosine learning rate. The learning rate of each is that of its
+grid with the least NLL on a tenth of the training data, with seed 0; then the seeds run on all training data. IVON is
+evaluated at the mean of its posterior, and averaged over 32 samples; it has ess = the number of training examples.
+Every run is appended to the results file, and a run that stands there is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bayesdual import IVON, Posterior
+from bayesdual.metrics import StreamMetric
+from bayesdual.models import MLP, LeNet
+from bayesdual.scenarios.data import RawDataset, digits, fashion_mnist, normalise, stratified_split
+
+SAMPLES = 32
+GRIDS = {"AdamW": (3e-4, 1e-3, 3e-3, 1e-2), "IVON": (0.03, 0.1, 0.3, 1.0)}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A dataset, a network, and how long it is trained."""
+
+    data: Callable[[], RawDataset]
+    network: Callable[[], nn.Module]
+    epochs: int
+    batch_size: int
+    hess_init: float
+
+
+TASKS = {
+    "digits, MLP": Task(digits, partial(MLP, 64, (256, 256)), 60, 64, 0.5),
+    "Fashion-MNIST, MLP": Task(fashion_mnist, partial(MLP, 784, (256, 256)), 10, 128, 0.1),
+    "Fashion-MNIST, LeNet": Task(fashion_mnist, LeNet, 5, 128, 0.1),
+}
+
+
+def make_optimizer(name: str, network: nn.Module, lr: float, ess: int, hess_init: float, **settings: Any):
+    if name == "AdamW":
+        return torch.optim.AdamW(network.parameters(), lr=lr)
+    settings = {"ess": ess, "hess_init": hess_init, "betas": (0.9, 0.9999), **settings}
+    return IVON(network.parameters(), lr=lr, **settings)
+
+
+def train(
+    network: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, epochs: int, batch_size: int, seed: int
+) -> None:
+    """Trains with a cosine learning rate; batches depend on the seed only."""
+    generator = torch.Generator().manual_seed(seed)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * math.ceil(len(x) / batch_size))
+    for _ in range(epochs):
+        for rows in torch.randperm(len(x), generator=generator).split(batch_size):
+
+            def closure(rows: Tensor = rows) -> Tensor:
+                optimizer.zero_grad()
+                loss = F.cross_entropy(network(x[rows]), y[rows])
+                loss.backward()
+                return loss
+
+            optimizer.step(closure)
+            scheduler.step()
+
+
+@torch.no_grad()
+def evaluate(predict: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> dict[str, float]:
+    """Accuracy, NLL and ECE of predicted probabilities."""
+    metric = StreamMetric(1)
+    for rows in torch.arange(len(x)).split(1000):
+        metric.update(predict(x[rows]), y[rows], 0)
+    result = metric.compute()
+    return {"accuracy": result["accuracy"][0], "nll": result["nll"], "ece": result["ece"]}
+
+
+def evaluate_all(network: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> dict[str, dict]:
+    """At the mean, and with IVON also averaged over samples."""
+    network.eval()
+    results = {"mean": evaluate(lambda z: network(z).softmax(1), x, y)}
+    if isinstance(optimizer, IVON):
+        posterior = Posterior.from_optimizer(network, optimizer)
+        generator = torch.Generator().manual_seed(0)
+        results["samples"] = evaluate(lambda z: posterior.predict(network, z, SAMPLES, generator), x, y)
+    return results
+
+
+def run(task: Task, name: str, lr: float, seed: int, tuning: bool, epochs: int) -> dict[str, Any]:
+    """Trains and evaluates once; when tuning, on a tenth of the training data."""
+    data = task.data()
+    x, y = normalise(data.train_x, data.mean, data.std), data.train_y
+    test_x, test_y = normalise(data.test_x, data.mean, data.std), data.test_y
+    if tuning:
+        rest, held_out = (torch.from_numpy(rows) for rows in stratified_split(y, 0.1, seed=0))
+        x, y, test_x, test_y = x[rest], y[rest], x[held_out], y[held_out]
+    torch.manual_seed(seed)
+    network = task.network()
+    optimizer = make_optimizer(name, network, lr, len(x), task.hess_init)
+    start = time.perf_counter()
+    train(network, optimizer, x, y, epochs, task.batch_size, seed)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, **evaluate_all(network, optimizer, test_x, test_y)}
+
+
+class Runs:
+    """Runs and their results, one JSON line each."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self._known = {self._key(entry): entry for entry in map(json.loads, lines)}
+
+    @staticmethod
+    def _key(entry: dict[str, Any]) -> tuple:
+        return tuple(entry[k] for k in ("task", "optimizer", "lr", "seed", "tuning", "epochs"))
+
+    def get(self, entry: dict[str, Any], make: Callable[[], dict[str, Any]] | None) -> dict[str, Any] | None:
+        """The result of a run: as it stands in the file, or else made and appended to it."""
+        known = self._known.get(self._key(entry))
+        if known is None and make is not None:
+            known = self._known[self._key(entry)] = {**entry, **make()}
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a") as file:
+                file.write(json.dumps(known) + "\n")
+            print(json.dumps(known), flush=True)
+        return known
+
+
+def table(runs: Runs, seeds: int, tasks: list[str], epochs: dict[str, int], make: bool) -> None:
+    """Makes the runs that are missing, and prints mean and standard deviation over the seeds."""
+    rows = []
+    for task in tasks:
+        for name, grid in GRIDS.items():
+            entry = {"task": task, "optimizer": name, "epochs": epochs[task]}
+
+            def result(lr: float, seed: int, tuning: bool, entry: dict[str, Any] = entry) -> dict[str, Any] | None:
+                job = partial(run, TASKS[entry["task"]], entry["optimizer"], lr, seed, tuning, entry["epochs"])
+                return runs.get({**entry, "lr": lr, "seed": seed, "tuning": tuning}, job if make else None)
+
+            tuned = {lr: r["samples" if name == "IVON" else "mean"]["nll"] for lr in grid if (r := result(lr, 0, True))}
+            if len(tuned) < len(grid):
+                continue
+            lr = min(tuned, key=tuned.get)
+            results = [r for seed in range(seeds) if (r := result(lr, seed, False))]
+            for kind in ("mean", "samples") if name == "IVON" else ("mean",):
+                if results:
+                    rows.append((task, epochs[task], name, kind, lr, [r[kind] for r in results], results))
+    print(f"\n{'':28s} {'lr':>6s} {'accuracy %':>14s} {'NLL':>15s} {'ECE %':>13s} {'seconds':>8s}  runs")
+    for task, n_epochs, name, kind, lr, metrics, results in rows:
+        label = {"AdamW": "AdamW", "mean": "IVON, mean", "samples": f"IVON, {SAMPLES} samples"}
+        if name == "AdamW":
+            print(f"{task}, {n_epochs} epochs")
+        cells = []
+        for key, factor, digits_shown in (("accuracy", 100, 2), ("nll", 1, 4), ("ece", 100, 2)):
+            values = [factor * m[key] for m in metrics]
+            sd = statistics.stdev(values) if len(values) > 1 else math.nan
+            cells.append(f"{statistics.mean(values):.{digits_shown}f} ± {sd:.{digits_shown}f}")
+        seconds = statistics.median(r["seconds"] for r in results)
+        print(
+            f"  {label[name if name == 'AdamW' else kind]:26s} {lr:6g} {cells[0]:>14s} {cells[1]:>15s} {cells[2]:>13s} "
+            f"{seconds:8.1f}  {len(results)}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/ivon_vs_adamw.jsonl"))
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, help="instead of those of the tasks")
+    parser.add_argument("--quick", action="store_true", help="digits only")
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    tasks = ["digits, MLP"] if args.quick else args.tasks
+    epochs = {task: args.epochs or TASKS[task].epochs for task in tasks}
+    table(Runs(args.results), args.seeds, tasks, epochs, make=not args.table)
+
+
+if __name__ == "__main__":
+    main()
