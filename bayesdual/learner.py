@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from bayesdual.algorithm import BayesDual
 from bayesdual.data import StreamDataModule
 from bayesdual.history import History
 from bayesdual.ivon import IVON
+from bayesdual.ivon_callback import IVONCallback
 from bayesdual.memory import IMPOSSIBLE
 from bayesdual.posterior import Posterior
 from bayesdual.random_state import random_state, set_random_state
@@ -90,6 +91,11 @@ class Learner(LightningModule):
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         return optimizer
+
+    def configure_callbacks(self) -> list[Callback]:
+        """IVON has to be told of batches where Lightning computes gradients outside of the optimizer's step."""
+        outside = self.trainer.accumulate_grad_batches > 1 or self.trainer.precision == "16-mixed"
+        return [IVONCallback()] if outside else []
 
     def setup(self, stage: str) -> None:
         stream = self.stream

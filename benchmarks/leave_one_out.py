@@ -239,10 +239,10 @@ def scatter(results: dict[str, dict], path: Path) -> None:
 def during_training(train: TensorData, test: TensorData, arguments: argparse.Namespace) -> Tensor:
     """Training NLL, its LOO-NLL and test NLL after each epoch of IVON, shape (3, epochs).
 
-    Few examples are trained on, so that there is a gap to estimate; the others join the test set.
+    Training examples that are not trained on join the test set.
     """
     torch.manual_seed(0)
-    n = arguments.training_examples
+    n = min(arguments.training_examples, len(train))
     order = torch.randperm(len(train))
     x, y = train.x[order[:n]].float(), train.y[order[:n]]
     test_x = torch.cat([train.x[order[n:]], test.x]).float()
@@ -300,7 +300,7 @@ def main() -> None:
     parser.add_argument("--most", action="store_true", help="leave out those of the highest predicted change")
     parser.add_argument("--decay", type=float, default=1.0, help="delta, the precision of the prior of each weight")
     parser.add_argument("--hidden", type=int, default=16, help="hidden units of the MLP")
-    parser.add_argument("--training-examples", type=int, default=300, help="examples that IVON is trained on")
+    parser.add_argument("--training-examples", type=int, default=1438, help="examples that IVON is trained on")
     parser.add_argument("--epochs", type=int, default=60, help="epochs of IVON")
     parser.add_argument("--only", choices=["logistic", "mlp", "training"], help="one part")
     parser.add_argument("--figures", type=Path, help="folder for the figures; none are written without it")

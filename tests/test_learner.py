@@ -164,6 +164,14 @@ def test_batch_norm_and_a_memory_smaller_than_the_batch(tmp_path):
     assert results["average_accuracy"] > 0.6
 
 
+@pytest.mark.parametrize("optimizer", [ivon, adam], ids=["ivon", "adam"])
+def test_gradients_may_be_accumulated_and_clipped(tmp_path, optimizer):
+    results = fit(
+        learner(optimizer=optimizer), blobs(), tmp_path, epochs=32, accumulate_grad_batches=2, gradient_clip_val=10.0
+    )
+    assert results["average_accuracy"] > 0.8
+
+
 def test_resnet_learns(tmp_path):
     network = ResNet18(channels=1, n_classes=6, width=4)
     fit(learner(network, memory_size=6), blobs(n=8), tmp_path, epochs=1)
