@@ -34,7 +34,7 @@ SCORING_BATCH = 1000
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What the model says of all examples of an experience once it is learned, aligned with them.
+    """What the model says of examples of an experience once it is learned, aligned with them.
 
     Attributes:
         logits: Shape (N, C).
@@ -59,6 +59,8 @@ class BayesDual:
         temperature: T of the soft labels.
         weight_prior: What holds the weights where the past needs them; None leaves the weight-space term out.
         selection: Which examples of each class are kept (see ``bayesdual.selection``).
+        candidates: Examples of each class that are scored and chosen among; of more, a random part is. At least as many
+            as there is room for are.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -72,9 +74,12 @@ class BayesDual:
         temperature: float = 2.0,
         weight_prior: WeightPrior | None = None,
         selection: Selection = dual_coverage,
+        candidates: int = 1500,
     ) -> None:
         if replay_batch_size < 1:
             raise ValueError(f"replay_batch_size is {replay_batch_size}: give at least 1.")
+        if candidates < 1:
+            raise ValueError(f"candidates is {candidates}: give at least 1.")
         if not 0 <= label_share <= 1:
             raise ValueError(f"label_share is {label_share}: it is a share between 0 and 1.")
         if temperature <= 0:
@@ -85,6 +90,7 @@ class BayesDual:
         self.temperature = temperature
         self.weight_prior = weight_prior
         self.selection = selection
+        self.candidates = candidates
         self._generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
         self._examples = 0  # of the experience under way
         self._rank, self._ranks = 0, 1
@@ -190,10 +196,11 @@ class BayesDual:
         """
         if self.memory.budget:
             room = self.memory.room_for(data.y, experience, self._generator)
+            rows = self._candidates(data.y, room)
             chosen = []
-            if any(room.values()):
-                known = survey(module, predict, data, posterior, device)
-                chosen = [self._choose(known, data, experience, c, n) for c, n in room.items() if n]
+            if len(rows):
+                known = survey(module, predict, data, rows, posterior, device)
+                chosen = [self._choose(known, data, rows, experience, c, n) for c, n in room.items() if n]
             self.memory.update(concatenate(chosen) if chosen else None, data.y, experience, self._generator)
         else:
             self.memory.update_counts(data.y, experience)
@@ -222,19 +229,34 @@ class BayesDual:
             self.weight_prior.load_state_dict(state["weight_prior"])
         self._generator.set_state(state["generator"].cpu())
 
-    def _choose(self, known: Knowledge, data: ExperienceData, experience: int, label: int, n: int) -> Exemplars:
-        mine = torch.nonzero(data.y == label).squeeze(1)
+    def _candidates(self, y: Tensor, room: dict[int, int]) -> Tensor:
+        """Positions of the examples that are looked at, class by class, where there is room for any."""
+        rows = []
+        for label, n in room.items():
+            mine = torch.nonzero(y == label).squeeze(1)
+            most = max(self.candidates, n)
+            if n and len(mine) > most:
+                mine = mine[torch.randperm(len(mine), generator=self._generator)[:most].sort().values]
+            rows.append(mine if n else mine[:0])
+        return torch.cat(rows)
+
+    def _choose(
+        self, known: Knowledge, data: ExperienceData, rows: Tensor, experience: int, label: int, n: int
+    ) -> Exemplars:
+        """The exemplars of a class, out of the examples at ``rows`` that ``known`` is aligned with."""
+        mine = torch.nonzero(data.y[rows] == label).squeeze(1)
         candidates = Candidates(known.features[mine], known.logits[mine], known.scores[mine])
         places, weights = self.selection(candidates, n, self._generator)
-        rows = mine[places]
+        mine = mine[places]
+        rows = rows[mine]
         device = known.logits.device
         return Exemplars(
             x=data.take(rows).to(device),
             y=data.y[rows].to(device),
             t=data.t[rows].to(device),
-            logits=known.logits[rows],
+            logits=known.logits[mine],
             weights=weights.to(device, torch.float32),
-            scores=known.scores[rows],
+            scores=known.scores[mine],
             experience=torch.full_like(rows, experience).to(device),
             index=data.index[rows].to(device),
         )
@@ -244,18 +266,19 @@ def survey(
     module: nn.Module,
     predict: Predict,
     data: ExperienceData,
+    rows: Tensor,
     posterior: Posterior | None,
     device: torch.device | str,
 ) -> Knowledge:
-    """Goes once through the examples of an experience and notes what the model and its posterior say of each.
+    """Goes once through some examples of an experience and notes what the model and its posterior say of each.
 
     Where there is no linear layer that sees all examples of a batch at once, the logits serve as features.
     """
     logits, features, scores = [], [], []
     weights = {} if posterior is None else posterior.variance
     with watching_last_linear(module) as last:
-        for x, _, t in data.batches(SCORING_BATCH):
-            f = predict(x.to(device), t.to(device)).float()
+        for part in rows.split(SCORING_BATCH):
+            f = predict(data.take(part).to(device), data.t[part].to(device)).float()
             p = f.softmax(1)
             variance = last.variance(weights)
             logits.append(f)

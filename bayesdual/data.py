@@ -113,7 +113,7 @@ class StreamDataModule(LightningDataModule):
         """The training data of the current experience (of the last one, once all are learned)."""
         current = min(self.experience, self.n_experiences - 1)
         if self._train is None or self._train[0] != current:
-            data = experience_data(self.stream("train")[current], self.workers)
+            data = experience_data(self.stream("train")[current])
             if len(data) == 0:
                 raise ValueError(f"experience {current} of data.benchmark has no training examples.")
             self._train = (current, data)
@@ -122,7 +122,7 @@ class StreamDataModule(LightningDataModule):
     def evaluation_data(self, stream: str) -> list[TensorData | DatasetData]:
         """The data of all experiences of an evaluation stream, read once."""
         if stream not in self._evaluation:
-            self._evaluation[stream] = [experience_data(e, self.workers) for e in self.stream(stream)]
+            self._evaluation[stream] = [experience_data(e) for e in self.stream(stream)]
         return self._evaluation[stream]
 
     # -- what Lightning calls

@@ -521,9 +521,9 @@ class IVON(Optimizer):
             if run.pending:
                 self._add_to_totals(grads, drop_nonfinite=False)
             grads = self._average(spread)
-        if (p := self._find_nonfinite(grads)) is not None:
+        if (bad := self._find_nonfinite(grads)) is not None:
             raise FloatingPointError(
-                f"the gradient of {self._name(p)} is infinite or not a number: the step was not made; lower the "
+                f"the gradient of {self._name(bad)} is infinite or not a number: the step was not made; lower the "
                 "learning rate or look for the cause in the loss."
             )
         return grads, averaged
@@ -546,9 +546,9 @@ class IVON(Optimizer):
         run = self._run
         run.pending, run.closed = False, {}
         with torch.no_grad():
-            if drop_nonfinite and (p := self._find_nonfinite(grads)) is not None:
+            if drop_nonfinite and (bad := self._find_nonfinite(grads)) is not None:
                 warnings.warn(
-                    f"a sample was dropped, as the gradient of {self._name(p)} was infinite or not a number; when a "
+                    f"a sample was dropped, as the gradient of {self._name(bad)} was infinite or not a number; when a "
                     "gradient scaler skips a step, this is as it should be.",
                     stacklevel=3,
                 )

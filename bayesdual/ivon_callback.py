@@ -40,11 +40,18 @@ class IVONCallback(Callback):
                 optimizer.open_sample()
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        for optimizer in _ivons(trainer):
-            optimizer.restore_mean()
+        _restore_mean(trainer)
 
-    on_train_epoch_end = on_train_batch_end  # an epoch can end before its batch does
-    on_exception = on_train_batch_end
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        _restore_mean(trainer)  # an epoch can end before its batch does
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        _restore_mean(trainer)
+
+
+def _restore_mean(trainer: Trainer) -> None:
+    for optimizer in _ivons(trainer):
+        optimizer.restore_mean()
 
 
 def _ivons(trainer: Trainer) -> list[IVON]:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.optim import Optimizer
 
 from bayesdual.files import write_whole
+
+if TYPE_CHECKING:
+    from bayesdual.ivon import IVON
 
 FORMAT = "bayesdual-posterior-1"
 
@@ -44,7 +47,7 @@ class Posterior:
         self.precision = dict(precision)
 
     @classmethod
-    def from_optimizer(cls, module: nn.Module, optimizer: Optimizer) -> Posterior:
+    def from_optimizer(cls, module: nn.Module, optimizer: IVON) -> Posterior:
         """The posterior that IVON has learned: precision = ess (hess + weight_decay).
 
         Args:
@@ -54,10 +57,45 @@ class Posterior:
 
         Returns:
             A copy, on the device of the parameters.
+
+        Raises:
+            RuntimeError: The parameters hold a sample.
         """
-        names = {p: name for name, p in module.named_parameters()}
+        names: dict[Tensor, str] = {p: name for name, p in module.named_parameters()}
         precision = {names[p]: value for p, value in optimizer.precision().items() if p in names}
         return cls({name: p.detach().clone() for p, name in names.items()}, precision)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, module: nn.Module, name: str = "network") -> Posterior:
+        """The posterior in a Lightning checkpoint, such as a ``Learner``'s.
+
+        Args:
+            path: The checkpoint; nothing in it is executed.
+            module: A network like that in the checkpoint, all of whose parameters (and no others) IVON was given.
+            name: The attribute of the LightningModule that holds it; "" if it is the network.
+
+        Raises:
+            ValueError: The checkpoint is of another network, or its optimizer is not IVON.
+        """
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        prefix = f"{name}." if name else ""
+        weights, optimizers = checkpoint["state_dict"], checkpoint.get("optimizer_states") or [{}]
+        if "noise" not in optimizers[0]:
+            raise ValueError(f"{path} has no posterior: it was not trained with bayesdual's IVON.")
+        states, groups = optimizers[0]["state"], optimizers[0]["param_groups"]
+        group_of = {i: group for group in groups for i in group["params"]}
+        mean, precision = {}, {}
+        for i, (n, p) in enumerate(module.named_parameters()):
+            value = weights.get(prefix + n)
+            hess = states.get(i, {}).get("hess")
+            if i not in group_of or any(t is None or t.shape != p.shape for t in (value, p if hess is None else hess)):
+                raise ValueError(f"{path} is of another network: it has no {prefix + n} of shape {tuple(p.shape)}.")
+            mean[n] = value
+            if hess is not None:
+                precision[n] = group_of[i]["ess"] * (hess + group_of[i]["weight_decay"])
+        if len(group_of) != len(mean):
+            raise ValueError(f"{path} is of another network: IVON had {len(group_of)} parameters, not {len(mean)}.")
+        return cls(mean, precision)
 
     @property
     def variance(self) -> dict[str, Tensor]:
@@ -85,17 +123,22 @@ class Posterior:
         """Class probabilities averaged over samples of the weights; needs the memory of one sample.
 
         Args:
-            module: The network whose parameters these are; it is not changed.
+            module: The network whose parameters these are, in eval mode; it is not changed.
             x: Inputs, shape (B, ...).
             samples: Number of samples S.
             generator: Source of randomness, on the device of the means.
 
         Returns:
             Probabilities, shape (B, C).
+
+        Raises:
+            ValueError: ``samples`` is less than 1.
         """
-        total: Tensor | float = 0.0
-        for _ in range(samples):
-            total = total + functional_call(module, self.sample(generator), (x,)).softmax(-1)
+        if samples < 1:
+            raise ValueError(f"samples is {samples}: give at least 1.")
+        total = functional_call(module, self.sample(generator), (x,)).softmax(-1)
+        for _ in range(samples - 1):
+            total += functional_call(module, self.sample(generator), (x,)).softmax(-1)
         return total / samples
 
     def save(self, path: str | Path) -> None:
@@ -122,5 +165,7 @@ class Posterior:
         parts: dict[str, dict[str, Tensor]] = {"mean": {}, "precision": {}}
         for name, value in tensors.items():
             kind, _, parameter = name.partition("/")
+            if kind not in parts:
+                raise ValueError(f"{path} is not a posterior file: it has a tensor {name!r}.")
             parts[kind][parameter] = value
         return cls(parts["mean"], parts["precision"])

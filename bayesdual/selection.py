@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CLUSTERED = 1500  # examples of a class that are clustered: more cost time and gain little
 K_MEANS_ROUNDS = 8
 PROJECTIONS = 256  # of the dual features
 
@@ -39,10 +38,6 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.scores)
-
-    def __getitem__(self, rows: Tensor) -> Candidates:
-        rows = rows.to(self.scores.device)
-        return Candidates(self.features[rows], self.logits[rows], self.scores[rows])
 
 
 Selection = Callable[[Candidates, int, torch.Generator], tuple[Tensor, Tensor]]
@@ -65,7 +60,7 @@ def coverage(candidates: Candidates, n: int, generator: torch.Generator) -> tupl
 
     The order is random so that any first part of the memory still is a fair sample of the clusters.
     """
-    return one_of_each_cluster(candidates, lambda some: some.features, n, generator)
+    return one_of_each_cluster(candidates.features, n, generator)
 
 
 def dual_coverage(
@@ -76,7 +71,7 @@ def dual_coverage(
     The curvature of the loss of example i in the last layer is z z^T with z = sqrt(Lambda_T) (x) phi; examples alike
     in z hold the posterior in place alike, and one of them can stand for the others.
     """
-    return one_of_each_cluster(candidates, lambda some: dual_features(some, temperature, generator), n, generator)
+    return one_of_each_cluster(dual_features(candidates, temperature, generator), n, generator)
 
 
 def score_sampling(candidates: Candidates, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -124,17 +119,10 @@ def herd(features: Tensor, n: int) -> Tensor:
     return torch.tensor(rows, dtype=torch.int64)
 
 
-def one_of_each_cluster(
-    candidates: Candidates, features_of: Callable[[Candidates], Tensor], n: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Clusters candidates by their features and takes the one nearest to each centre, in random order; weights 1.
-
-    Of many candidates, a random part is clustered.
-    """
-    among = torch.randperm(len(candidates), generator=generator)[: max(CLUSTERED, n)]
-    features = features_of(candidates[among])
-    rows = nearest_to_centres(features, k_means(features, min(n, len(features)), generator))
-    return among[rows[torch.randperm(len(rows), generator=generator)]], torch.ones(len(rows))
+def one_of_each_cluster(x: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Clusters the rows of ``x`` (N, D) and returns the row nearest to each centre, in random order, with weights 1."""
+    rows = nearest_to_centres(x, k_means(x, min(n, len(x)), generator))
+    return rows[torch.randperm(len(rows), generator=generator)], torch.ones(len(rows))
 
 
 def dual_features(candidates: Candidates, temperature: float, generator: torch.Generator) -> Tensor:

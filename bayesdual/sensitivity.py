@@ -232,7 +232,7 @@ def watching_last_linear(module: nn.Module) -> Iterator[LastLinear]:
     """Keeps, while entered, the input of the linear layer that each forward pass of ``module`` calls last."""
     last = LastLinear()
 
-    def watch(name: str) -> object:
+    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             last.name, last.features = name, inputs[0].detach()
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Inputs (B, ...), labels (B,) and task labels (B,)."""
@@ -29,9 +29,6 @@ class ExperienceData(Protocol):
 
     def take(self, rows: Tensor) -> Tensor:
         """Returns the inputs of some examples, shape (len(rows), ...), without augmentation."""
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """Goes once through all examples in order, without augmentation."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +57,6 @@ class TensorData:
     def take(self, rows: Tensor) -> Tensor:
         return self.x[rows]
 
-    def batches(self, size: int) -> Iterator[Batch]:
-        return zip(self.x.split(size), self.y.split(size), self.t.split(size), strict=True)
-
 
 class DatasetData:
     """The examples of one experience behind an Avalanche dataset.
@@ -70,13 +64,12 @@ class DatasetData:
     Args:
         dataset: The experience's dataset; its items are (input, label, task label).
         name: What to call it in an error.
-        workers: Processes that read it.
 
     Raises:
         ValueError: The dataset has no targets.
     """
 
-    def __init__(self, dataset: Any, name: str, workers: int = 0) -> None:
+    def __init__(self, dataset: Any, name: str) -> None:
         if not hasattr(dataset, "targets"):
             raise ValueError(
                 f"the dataset of {name} has no targets: make it with avalanche.benchmarks.utils."
@@ -84,7 +77,6 @@ class DatasetData:
             )
         self.dataset = dataset
         self.plain = dataset.eval() if hasattr(dataset, "eval") else dataset
-        self._workers = workers
         self.y = torch.as_tensor(list(dataset.targets), dtype=torch.int64)
         tasks = getattr(dataset, "targets_task_labels", None)
         self.t = torch.zeros_like(self.y) if tasks is None else torch.as_tensor(list(tasks), dtype=torch.int64)
@@ -95,9 +87,6 @@ class DatasetData:
 
     def take(self, rows: Tensor) -> Tensor:
         return torch.stack([torch.as_tensor(self.plain[int(i)][0]) for i in rows])
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        return iter(DataLoader(Labelled(self.plain, self), size, num_workers=self._workers))
 
 
 class Labelled(Dataset):
@@ -113,14 +102,14 @@ class Labelled(Dataset):
         return self._dataset[i][0], self._y[i], self._t[i]
 
 
-def experience_data(experience: Any, workers: int = 0) -> TensorData | DatasetData:
+def experience_data(experience: Any) -> TensorData | DatasetData:
     """Returns the data of an Avalanche experience, as tensors if it can give them."""
     if hasattr(experience, "tensors"):
         return experience.tensors()
     name = f"experience {experience.current_experience} of the benchmark"
     if not hasattr(experience, "dataset"):
         raise ValueError(f"{name} has no dataset: give a benchmark for supervised learning.")
-    return DatasetData(experience.dataset, name, workers)
+    return DatasetData(experience.dataset, name)
 
 
 class TensorLoader:

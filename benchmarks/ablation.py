@@ -16,7 +16,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from gap_closure import Runs, learn, mean_and_sd, quiet, read_config
+from gap_closure import REPLAY_BATCH, Runs, learn, mean_and_sd, quiet, read_config
 
 ALGORITHM, OPTIMIZER = "model.algorithm.init_args.", "model.optimizer"
 MEMORY, EXPERIENCES = ALGORITHM + "memory_size", "data.benchmark.init_args.n_experiences"
@@ -72,13 +72,13 @@ def run_of(stream: str, variant: str, seed: int) -> dict[str, Any]:
 def make_run(runs: Runs, stream: str, variant: str, seed: int) -> dict[str, Any]:
     """Learns a stream with one part of the method changed."""
     path, settings = STREAMS[stream]
-    settings = {**settings, **VARIANTS[variant]}
+    settings = {ALGORITHM + "replay_batch_size": REPLAY_BATCH, **settings, **VARIANTS[variant]}
     return runs.make(run_of(stream, variant, seed), lambda: learn(read_config(path, settings), seed))
 
 
 def table(runs: Runs, seeds: list[int]) -> str:
     """Mean and standard deviation of the final average accuracy, by variant and stream."""
-    lines = [f"{'':24s}" + "".join(f"{stream:>17s}" for stream in STREAMS)]
+    lines = [f"{'':24s}" + "".join(f"{stream:>19s}" for stream in STREAMS)]
     for variant in VARIANTS:
         cells = []
         for stream in STREAMS:
@@ -87,7 +87,7 @@ def table(runs: Runs, seeds: list[int]) -> str:
             few = "" if len(values) in (0, len(seeds)) else f" [{len(values)}]"
             cells.append(mean_and_sd(values) + few)
         if set(cells) != {"-"}:
-            lines.append(f"{variant:24s}" + "".join(f"{cell:>17s}" for cell in cells))
+            lines.append(f"{variant:24s}" + "".join(f"{cell:>19s}" for cell in cells))
     lines.append("in brackets: number of runs, if fewer than the seeds")
     return "\n".join(lines)
 

@@ -31,6 +31,7 @@ import torch
 import yaml
 
 CONFIG = "configs/split_fmnist.yaml"
+REPLAY_BATCH = 128
 COLUMNS = {"1/200": (1, 200), "1/500": (1, 500), "5/200": (5, 200), "5/500": (5, 500)}
 OURS, JOINT = "bayesdual", "joint"
 PEERS = ("Replay", "DER++", "ER-ACE", "GDumb")
@@ -220,6 +221,7 @@ def make_run(runs: Runs, method: str, column: str, lr: float, seed: int, evaluat
         settings = {
             "data.epochs": run["epochs"],
             "model.algorithm.init_args.memory_size": run["memory"],
+            "model.algorithm.init_args.replay_batch_size": REPLAY_BATCH,
             "model.optimizer.init_args.lr": lr,
         }
         return runs.make(run, lambda: learn(read_config(CONFIG, settings), seed, evaluate_on))
@@ -253,7 +255,7 @@ def learning_rate(runs: Runs, method: str, column: str) -> tuple[float, bool]:
 
 def table(runs: Runs, seeds: list[int]) -> str:
     """Mean and standard deviation by method and column, and the gap closure."""
-    lines = [f"{'':12s}" + "".join(f"{column:>24s}" for column in COLUMNS)]
+    lines = [f"{'':12s}" + "".join(f"{column:>26s}" for column in COLUMNS)]
     means: dict[str, dict[str, float]] = {column: {} for column in COLUMNS}
     for method in (JOINT, *PEERS, OURS):
         cells = []
@@ -265,9 +267,9 @@ def table(runs: Runs, seeds: list[int]) -> str:
             cells.append(f"{mean_and_sd(values)}{few} ({lr:g}{'' if tuned else '*'})" if values else "-")
             if values:
                 means[column][method] = statistics.mean(values)
-        lines.append(f"{method:12s}" + "".join(f"{cell:>24s}" for cell in cells))
+        lines.append(f"{method:12s}" + "".join(f"{cell:>26s}" for cell in cells))
     closed = [closure(means[column]) for column in COLUMNS]
-    lines.append(f"{'gap closure':12s}" + "".join(f"{'-' if g is None else f'{g:.2f}':>24s}" for g in closed))
+    lines.append(f"{'gap closure':12s}" + "".join(f"{'-' if g is None else f'{g:.2f}':>26s}" for g in closed))
     lines.append("in brackets: [runs, if fewer than the seeds] (learning rate; * not tuned here)")
     return "\n".join(lines)
 

@@ -12,9 +12,11 @@ import argparse
 import multiprocessing
 import resource
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 
 import ivon
 import torch
@@ -63,14 +65,31 @@ def make_step(model: str, optimizer: str) -> Callable[[], None]:
     return step
 
 
+def resident() -> int:
+    """Bytes of memory that this process has now (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 def extra_memory(model: str, optimizer: str, result: multiprocessing.Queue) -> None:
-    """Puts how much the process grows at its peak by three steps, as a multiple of the parameters' size."""
-    step = make_step(model, optimizer)
+    """Puts how much the process grows at most in three steps, as a multiple of the parameters' size."""
     size = 4 * sum(p.numel() for p in MODELS[model]().parameters())
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step = make_step(model, optimizer)
+    before = peak = resident()
+    done = False
+
+    def watch() -> None:
+        nonlocal peak
+        while not done:
+            peak = max(peak, resident())
+            time.sleep(1e-4)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     for _ in range(3):
         step()
-    result.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / size)
+    done = True
+    watcher.join()
+    result.put((peak - before) / size)
 
 
 def in_its_own_process(model: str, optimizer: str) -> float:

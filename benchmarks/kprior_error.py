@@ -2,14 +2,14 @@
 
     python benchmarks/kprior_error.py [--dataset digits|fashion_mnist] [--seeds 3] [--figures docs/figures]
 
-Multi-class logistic regression in float64, class-incremental: the past is classes 0-4, the new examples are classes 5-9.
-The old solution minimises sum_past CE + delta/2 |theta|^2, the new one the same with the new examples. Of the past only
-a memory is left, chosen by each of `bayesdual.selection`, class by class, with its weights scaled so that those of a class
-sum to its number of examples, as `bayesdual.memory` does. With the K-prior (Khan & Swaroop, NeurIPS 2021)
+Multi-class logistic regression in float64, class-incremental: the past is classes 0-4, the new examples are classes
+5-9. The old solution minimises sum_past CE + delta/2 |theta|^2, the new one the same with the new examples. Of the past
+only a memory is left, chosen by each of `bayesdual.selection`, class by class, its weights scaled so that those of a
+class sum to its number of examples, as `bayesdual.memory` does. With the K-prior (Khan & Swaroop, NeurIPS 2021)
 
     K(theta) = sum_{z in M} w_z CE(softmax f_old(z), softmax f(z)) + delta/2 |theta - theta_old|^2
 
-the error is |grad past - grad K| / |grad past|, on the mean over points of the straight path from the old solution to
+the error is |grad past - grad K| / |grad past|, in the mean over points of the straight path from the old solution to
 the new one (without its start, where grad past is 0) and over seeds. With all examples in memory it is 0.
 """
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -103,7 +103,7 @@ def optimise(model: Logistic, x: Tensor, y: Tensor, decay: float) -> None:
         model.with_weights(theta - conjugate_gradients(curvature_times, gradient))
 
 
-def conjugate_gradients(matrix, b: Tensor, rounds: int = 500) -> Tensor:
+def conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor, rounds: int = 500) -> Tensor:
     """Solves matrix(x) = b for a positive definite matrix."""
     x, r = torch.zeros_like(b), b.clone()
     p, square = r.clone(), r.square().sum()
@@ -128,7 +128,8 @@ def choose(
     rows, weights = [], []
     for members, n in zip(mine, fair_shares([len(m) for m in mine], size), strict=True):
         if n:
-            places, w = select(candidates[members], n, generator)
+            own = Candidates(candidates.features[members], candidates.logits[members], candidates.scores[members])
+            places, w = select(own, n, generator)
             rows.append(members[places])
             weights.append(w.double() * (len(members) / w.double().sum()))
     return torch.cat(rows), torch.cat(weights)

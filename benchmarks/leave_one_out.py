@@ -10,9 +10,8 @@ example's own loss is compared with CE(y, f + v * e) - CE(y, f), by Spearman's r
     full        the inverse of the whole Gauss-Newton matrix: what is lost by the diagonal, and what by first order
     full V      the same, with the covariances between classes: CE(y, f + V e)
 
-Examples are left out at random; ``--most`` leaves out those of the highest predicted change instead.
-The second part trains an MLP by IVON and notes, after each epoch, the mean LOO-NLL of the training examples under its
-posterior, and the NLL of the test set.
+The examples left out are drawn at random. The second part trains an MLP by IVON and notes, after each epoch, the mean
+LOO-NLL of the training examples under its posterior, and the NLL of the test set.
 """
 
 from __future__ import annotations
@@ -173,8 +172,6 @@ def leave_one_out(name: str, model: nn.Module, data: TensorData, arguments: argp
     known = sensitivities(model, data, posterior)
     by_diagonal = known.loo_nll - known.nll
     rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[: arguments.left_out]
-    if arguments.most:
-        rows = by_diagonal.argsort(descending=True)[: arguments.left_out]
     x, y = data.x[rows], data.y[rows]
     f = model(x).detach()
     covariance = full_covariance(model, matrix, x)
@@ -219,8 +216,8 @@ def correlation(a: Tensor, b: Tensor) -> float:
 
 
 def scatter(results: dict[str, dict], path: Path) -> None:
-    figure, axes = plt.subplots(1, len(results), figsize=(5 * len(results), 4.5))
-    for axis, (name, result) in zip(axes, results.items(), strict=True):
+    figure, axes = plt.subplots(1, len(results), figsize=(5 * len(results), 4.5), squeeze=False)
+    for axis, (name, result) in zip(axes[0], results.items(), strict=True):
         for kind in ("full V", "diagonal"):
             rho = spearmanr(result[kind], result["actual"]).statistic
             axis.loglog(result["actual"], result[kind], ".", ms=4, alpha=0.6, label=f"{kind}: Spearman {rho:.3f}")
@@ -250,6 +247,7 @@ def during_training(train: TensorData, test: TensorData, arguments: argparse.Nam
     data = TensorData(x, y, torch.zeros_like(y), torch.arange(n))
     epochs = arguments.epochs
     model = nn.Sequential(nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 10))
+    # A Hessian that forgets its start within the run, so that the posterior is the data's.
     optimizer = IVON(model.parameters(), lr=0.1, ess=len(x), hess_init=0.1, weight_decay=1e-3, betas=(0.9, 0.999))
     began, curves = time.perf_counter(), []
     for epoch in range(epochs):
@@ -297,7 +295,6 @@ def plot_training(curves: Tensor, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--left-out", type=int, default=250, help="number of examples left out, one at a time")
-    parser.add_argument("--most", action="store_true", help="leave out those of the highest predicted change")
     parser.add_argument("--decay", type=float, default=1.0, help="delta, the precision of the prior of each weight")
     parser.add_argument("--hidden", type=int, default=16, help="hidden units of the MLP")
     parser.add_argument("--training-examples", type=int, default=1438, help="examples that IVON is trained on")

@@ -49,6 +49,7 @@ class BayesDual(SupervisedTemplate):
         temperature: Temperature of the soft labels.
         weight_prior: What holds the weights where the past needs them.
         selection: Which examples of each class are kept.
+        candidates: Examples of each class that are chosen among.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -76,6 +77,7 @@ class BayesDual(SupervisedTemplate):
         temperature: float | None = None,
         weight_prior: WeightPrior | None = None,
         selection: Selection | None = None,
+        candidates: int | None = None,
     ) -> None:
         options = {
             "replay_batch_size": replay_batch_size,
@@ -83,6 +85,7 @@ class BayesDual(SupervisedTemplate):
             "temperature": temperature,
             "weight_prior": weight_prior,
             "selection": selection,
+            "candidates": candidates,
         }
         given = {name: value for name, value in options.items() if value is not None}
         ours = BayesDualPlugin(algorithm.BayesDual(mem_size, **given), task_free, lr_end)
