@@ -76,10 +76,14 @@ def dual_coverage(
 
 def score_sampling(candidates: Candidates, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Sampled in proportion to the score, half and half with uniformly, and weighted by the inverse probability."""
-    chance = candidates.scores / candidates.scores.sum().clamp_min(1e-12)
-    chance = 0.5 * chance + 0.5 / len(candidates)
-    rows = torch.multinomial(chance, min(n, len(candidates)), generator=generator)
-    return rows, 1 / chance[rows]
+    chance = candidates.scores.cpu() / candidates.scores.sum().cpu().clamp_min(1e-12)
+    inclusion = inclusion_probabilities(0.5 * chance + 0.5 / len(candidates), min(n, len(candidates)))
+    order = torch.randperm(len(candidates), generator=generator)
+    # Systematic sampling: one row at each whole step of the cumulative probability, from a random start.
+    steps = (inclusion[order].double().cumsum(0) + torch.rand((), generator=generator)).floor()
+    rows = order[torch.diff(steps, prepend=torch.zeros(1, dtype=steps.dtype)) > 0][:n]
+    rows = rows[torch.randperm(len(rows), generator=generator)]
+    return rows, 1 / inclusion[rows]
 
 
 def top_score(candidates: Candidates, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -90,6 +94,23 @@ def top_score(candidates: Candidates, n: int, generator: torch.Generator) -> tup
     """
     rows = candidates.scores.argsort(descending=True, stable=True)[:n]
     return rows, torch.ones(len(rows))
+
+
+def inclusion_probabilities(chance: Tensor, n: int) -> Tensor:
+    """Probabilities of being among n drawn without replacement: in proportion to ``chance``, at most 1, of sum n.
+
+    Args:
+        chance: Positive numbers, shape (N,).
+        n: How many are drawn, at most N.
+    """
+    certain = torch.zeros_like(chance, dtype=torch.bool)
+    while True:
+        rest = torch.where(certain, 0.0, chance)
+        p = torch.where(certain, 1.0, rest * ((n - certain.sum()) / rest.sum().clamp_min(1e-12)))
+        over = (p >= 1) & ~certain
+        if not over.any():
+            return p
+        certain |= over
 
 
 def herd(features: Tensor, n: int) -> Tensor:

@@ -106,11 +106,12 @@ def _survey(strategy: SupervisedTemplate, data: DatasetData) -> Knowledge:
     model, optimizer = strategy.model, strategy.optimizer
     posterior = Posterior.from_optimizer(model, optimizer) if isinstance(optimizer, IVON) else None
     with evaluating(model):
-        return survey(model, lambda x, t: avalanche_forward(model, x, t), data, posterior, strategy.device)
+        every = torch.arange(len(data))
+        return survey(model, lambda x, t: avalanche_forward(model, x, t), data, every, posterior, strategy.device)
 
 
 def _choose(selection: Selection, known: Knowledge, mine: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    candidates = Candidates(known.features[mine], known.logits[mine].softmax(1), known.scores[mine])
+    candidates = Candidates(known.features[mine], known.logits[mine], known.scores[mine])
     rows, weights = selection(candidates, n, generator)
     if weights.max() > 1.001 * weights.min():
         raise ValueError(

@@ -78,3 +78,11 @@ def test_top_score_and_score_sampling():
         estimates.append((weights * c.features[rows, 0]).sum() / weights.sum())
     spread = torch.stack(estimates).std() / 300**0.5
     assert abs(torch.stack(estimates).mean() - c.features[:, 0].mean()) < 5 * spread + 0.03
+
+
+def test_inclusion_probabilities():
+    p = selection.inclusion_probabilities(torch.tensor([100.0, 1.0, 1.0, 2.0]), 2)
+    assert p.tolist() == pytest.approx([1.0, 0.25, 0.25, 0.5])
+    assert selection.inclusion_probabilities(torch.rand(7) + 0.1, 7).tolist() == [1.0] * 7
+    rows, weights = selection.score_sampling(candidates(), 60, seeded())
+    assert len(rows) == 60 and weights.tolist() == [1.0] * 60
