@@ -46,6 +46,7 @@ Tensors = list[Tensor]
 
 CPU_BLOCK = 1 << 16  # elements: few enough for the cache, and enough to outweigh the calls
 DEVICE_BLOCK = 1 << 24
+FEW_BLOCKS = 16  # so many are done before other threads have woken up
 
 # -- the equations, in place on lists of tensors
 
@@ -744,7 +745,7 @@ class IVON(Optimizer):
         """Does the work on every block; on a CPU threads share them."""
         blocks = self._run.blocks
         threads = min(torch.get_num_threads(), len(blocks))
-        if threads < 2 or blocks[0].params[0].device.type != "cpu":
+        if threads < 2 or len(blocks) < FEW_BLOCKS or blocks[0].params[0].device.type != "cpu":
             for block in blocks:
                 work(block)
             return

@@ -158,6 +158,13 @@ class Learner(LightningModule):
             self._log({"loss/total": loss.detach(), "learning_rate": lr} | {f"loss/{k}": v for k, v in parts.items()})
         return loss
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().optimizer_step(*args, **kwargs)
+        except FloatingPointError as error:  # IVON refuses gradients that are not finite
+            self._check_loss()
+            raise FloatingPointError(f"{error} This was in {self._place()}; lower model.optimizer's lr.") from error
+
     def on_train_epoch_end(self) -> None:
         self._check_loss()
         if self.stream.last_epoch_of_experience:
@@ -197,9 +204,12 @@ class Learner(LightningModule):
     def _check_loss(self) -> None:
         if not math.isfinite(float(self._loss_sum)):
             raise FloatingPointError(
-                f"the loss became {float(self._loss_sum)} in experience {self.stream.experience + 1}, epoch "
-                f"{self.stream.epoch + 1}: lower model.optimizer's lr; the last checkpoint is from before it."
+                f"the loss became {float(self._loss_sum)} in {self._place()}: lower model.optimizer's lr; the last "
+                "checkpoint is from before it."
             )
+
+    def _place(self) -> str:
+        return f"experience {self.stream.experience + 1}, epoch {self.stream.epoch + 1}"
 
     # -- evaluation
 

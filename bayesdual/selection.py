@@ -107,7 +107,7 @@ def inclusion_probabilities(chance: Tensor, n: int) -> Tensor:
     while True:
         rest = torch.where(certain, 0.0, chance)
         p = torch.where(certain, 1.0, rest * ((n - certain.sum()) / rest.sum().clamp_min(1e-12)))
-        over = (p >= 1) & ~certain
+        over = (p > 1 - 1e-6) & ~certain  # up to rounding
         if not over.any():
             return p
         certain |= over
