@@ -71,9 +71,9 @@ class SaveConfig(SaveConfigCallback):
         self._directory = directory
 
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        config = self.config.clone()
-        config.ckpt_path = None  # how a run was resumed is not part of it
-        text = self.parser.dump(config, skip_unset=False)
+        settings = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
+        settings.pop("ckpt_path", None)  # how a run was resumed is not part of it, nor what it is used for later
+        text = yaml.safe_dump(settings, sort_keys=False)
         write_whole(self._directory / "config.yaml", lambda path: path.write_text(text))
 
 

@@ -17,10 +17,10 @@ model = MLP(in_features=64, hidden=(100, 100), n_classes=10)
 
 strategy = Naive(
     model=model,
-    optimizer=IVON(model.parameters(), lr=0.2, ess=12000, hess_init=0.1, betas=(0.9, 0.9999)),
+    optimizer=IVON(model.parameters(), lr=0.2, ess=12000, hess_init=0.5, betas=(0.9, 0.9999)),
     plugins=[BayesDualPlugin(BayesDual(memory_size=100), lr_end=0.0)],
     train_mb_size=32,
-    train_epochs=10,
+    train_epochs=20,
     eval_mb_size=256,
     evaluator=EvaluationPlugin(accuracy_metrics(stream=True)),
 )
