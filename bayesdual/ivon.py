@@ -18,44 +18,35 @@ The gradient is what ``p.grad`` holds when ``step`` is called, so that clipping,
 over processes act on it as they do with any optimizer.
 
 Beside the state, one buffer of the size of the parameters is kept: while they hold a sample it keeps the mean, and
-while they hold the mean it keeps the sample, until ``step`` turns it into e. All work is done block by block: on a CPU
-a block stays in the cache, and threads share the blocks (one ``torch.randn`` would take as long as all the rest).
+after that eps, until ``step`` turns it into e. A sample can be made again from its key, so nothing else is kept of it.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import random
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
-from functools import lru_cache
-from threading import Barrier
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
+from torch._utils import _unflatten_dense_tensors
 from torch.optim import Optimizer
 
-Tensors = list[Tensor]
-
-CPU_BLOCK = 1 << 16  # elements: few enough for the cache, and enough to outweigh the calls
-DEVICE_BLOCK = 1 << 24
-FEW_BLOCKS = 16  # so many are done before other threads have woken up
+from bayesdual.blocks import Block, Layout, Tensors, piece
+from bayesdual.noise import standard_normal
+from bayesdual.processes import average, rank_and_world_size, refuse_averaged, same_on_all
 
 # -- the equations, in place on lists of tensors
 
 
 def perturb_(params: Tensors, noise: Tensors, hess: Tensors, ess: float, decay: float) -> None:
     """Turns m into theta = m + eps; ``noise`` is standard normal."""
-    deviation = torch._foreach_add(hess, decay)
-    torch._foreach_sqrt_(deviation)
-    torch._foreach_addcdiv_(params, noise, deviation, value=ess**-0.5)
+    deviation = [(h + decay).rsqrt_() for h in hess]
+    torch._foreach_addcmul_(params, noise, deviation, value=ess**-0.5)
 
 
 def update_(
@@ -101,72 +92,26 @@ def update_(
         torch._foreach_add_(mean, direction, alpha=-step_size)
 
 
-# -- blocks
+# -- what is done to a block
 
 
-@dataclass
-class _Place:
-    """Where a parameter and its state were when the blocks were cut."""
-
-    group: dict[str, Any]
-    p: Tensor
-    value: Tensor
-    hess: Tensor
-    momentum: Tensor
-
-    def has_moved(self) -> bool:
-        return self.p.data_ptr() != self.value.data_ptr() or self.p.shape != self.value.shape
-
-    def is_current(self, state: dict[str, Any]) -> bool:
-        return not self.has_moved() and state.get("hess") is self.hess and state.get("momentum") is self.momentum
+def draw_(block: Block, key: str) -> None:
+    """Keeps the mean, and puts a sample into the parameters."""
+    torch._foreach_copy_(block.buffer, block.params)
+    block.sampled = True
+    first = block.params[0]
+    noise = standard_normal(block.size, f"{key} {block.number}", first.dtype, first.device)
+    noises = _unflatten_dense_tensors(noise, block.params)  # views, shaped as the parameters
+    perturb_(block.params, noises, block.hess, block.group["ess"], block.group["weight_decay"])
 
 
-@dataclass
-class _Block:
-    """Pieces of parameters of one group, and the same pieces of what belongs to them."""
-
-    number: int
-    group: dict[str, Any]
-    size: int = 0
-    owners: list[tuple[Tensor, slice | None]] = field(default_factory=list)  # parameter, and which part (None: all)
-    params: Tensors = field(default_factory=list)
-    kept: Tensors = field(default_factory=list)  # the mean if ``sampled``, else the sample
-    hess: Tensors = field(default_factory=list)
-    momentum: Tensors = field(default_factory=list)
-    sampled: bool = False
-
-    def add(self, p: Tensor, part: slice | None, kept: Tensor, state: dict[str, Any]) -> None:
-        self.owners.append((p, part))
-        self.params.append(_piece(p.detach(), part))
-        self.kept.append(_piece(kept, part))
-        self.hess.append(_piece(state["hess"], part))
-        self.momentum.append(_piece(state["momentum"], part))
-        self.size += self.params[-1].numel()
-
-    def draw(self, key: int) -> None:
-        """Keeps the mean, and puts a new sample into the parameters."""
-        torch._foreach_copy_(self.kept, self.params)
-        self.sampled = True
-        self.perturb(key)
-
-    def perturb(self, key: int) -> None:
-        noise = _standard_normal(self.params, self.size, key + self.number)
-        perturb_(self.params, noise, self.hess, self.group["ess"], self.group["weight_decay"])
-
-    def restore_mean(self) -> None:
-        """Swaps mean and sample; if it is interrupted, a second call still finds the mean."""
-        if self.sampled:
-            sample = [p.clone() for p in self.params]
-            torch._foreach_copy_(self.params, self.kept)
-            self.sampled = False
-            torch._foreach_copy_(self.kept, sample)
-
-    def restore_sample(self) -> None:
-        """Swaps mean and sample back."""
-        sample = [k.clone() for k in self.kept]
-        torch._foreach_copy_(self.kept, self.params)
-        self.sampled = True
-        torch._foreach_copy_(self.params, sample)
+def restore_(block: Block) -> None:
+    """Puts the mean back, and keeps eps, as the parameters have rounded it."""
+    if block.sampled:
+        eps = torch._foreach_sub(block.params, block.buffer)
+        torch._foreach_copy_(block.params, block.buffer)
+        block.sampled = False  # if a call is interrupted before this, the next still finds the mean
+        torch._foreach_copy_(block.buffer, eps)
 
 
 @dataclass
@@ -182,17 +127,15 @@ class _Run:
 
     def reset(self) -> None:
         """Forgets what can be made again."""
-        self.layout: list[_Place] = []
-        self.blocks: list[_Block] = []
-        self.kept: dict[Tensor, Tensor] = {}  # the buffer, whole
+        self.layout = Layout([], {}, {})
         self.seed_is_shared = False
         self.gradients_are_local = False
         self.zeroed = False  # the gradients, since the last sample
+        self.sampled = False  # the parameters hold a sample
         self.forget_samples()
 
     def forget_samples(self) -> None:
-        self.sampled = False  # the parameters hold a sample
-        self.pending = False  # a sample was drawn whose gradient is not used yet
+        self.key: str | None = None  # of a sample whose gradient is not used yet
         self.closed: dict[Tensor, Tensor] = {}  # the gradients when the parameters last held it
         self.totals: dict[Tensor, tuple[Tensor, Tensor]] = {}  # sums of g and of eps g, over the samples before it
         self.n_totals = 0
@@ -331,8 +274,8 @@ class IVON(Optimizer):
                 yield
             return
         run = self._run
-        if run.pending and not run.sampled:
-            self._add_to_totals(run.closed)
+        if run.key is not None and not run.sampled:
+            self._finish_sample()
         old = {p: p.grad for _, p in self._trainable()} if run.n_totals else {}
         self.open_sample()
         try:
@@ -358,29 +301,22 @@ class IVON(Optimizer):
         Raises:
             RuntimeError: Inside another sample.
         """
-        self._refuse_to_nest()
         with torch.inference_mode(False), torch.no_grad():
             self._prepare()
-            self._run.sampled = True
-            try:
-                if self._run.pending:
-                    self._for_blocks(_Block.restore_sample)
-                else:
-                    key = self._next_key()
-                    self._for_blocks(lambda block: block.draw(key))
-            except BaseException:
-                self.discard_samples()
-                raise
-        self._run.pending = True
+            if self._run.key is None:
+                self._run.key = self._next_key()
+            self._draw(self._run.key)
 
     def restore_mean(self) -> None:
         """Puts the mean back into the parameters; does nothing if they hold it."""
-        if self._run.sampled:
+        run = self._run
+        if run.sampled:
             with torch.inference_mode(False), torch.no_grad():
-                self._for_blocks(_Block.restore_mean)
-                self._follow_moves()
-            self._run.closed = {p: p.grad for _, p in self._trainable() if p.grad is not None}
-            self._run.sampled = False
+                run.layout.for_each(restore_)
+                run.layout.follow()
+            if run.key is not None:
+                run.closed = {p: p.grad for _, p in self._trainable() if p.grad is not None}
+            run.sampled = False
 
     def discard_samples(self) -> None:
         """Puts the mean back, and forgets the samples drawn since the last step and their gradients."""
@@ -389,56 +325,47 @@ class IVON(Optimizer):
 
     @contextmanager
     def _sampled_for_prediction(self) -> Iterator[None]:
-        self._refuse_to_nest()
         run = self._run
         with torch.inference_mode(False), torch.no_grad():
             self._prepare()
-            key = _key(run.seed, "prediction", run.predictions)
             run.predictions += 1
-            blocks = run.blocks
-            means = [[p.clone() for p in block.params] for block in blocks]
-        run.sampled = True
+            self._draw(f"{run.seed} prediction {run.predictions - 1}")
         try:
-            with torch.inference_mode(False), torch.no_grad():
-                self._for_blocks(lambda block: block.perturb(key))
             yield
         finally:
-            with torch.inference_mode(False), torch.no_grad():
-                for block, mean in zip(blocks, means, strict=True):
-                    torch._foreach_copy_(block.params, mean)
-                self._follow_moves()
-            run.sampled = False
+            self.restore_mean()
+            if run.key is not None:  # its eps was overwritten
+                with torch.inference_mode(False), torch.no_grad():
+                    self._draw(run.key)
+                self.restore_mean()
 
-    def _follow_moves(self) -> None:
-        """Puts the mean into parameters that have got new storage while they held a sample."""
-        for place in self._run.layout:
-            if place.has_moved():
-                place.p.copy_(place.value)
+    def _draw(self, key: str) -> None:
+        """Puts the sample of a key into the parameters."""
+        self._run.sampled = True
+        try:
+            self._run.layout.for_each(lambda block: draw_(block, key))
+        except BaseException:
+            self.discard_samples()
+            raise
 
-    def _refuse_to_nest(self) -> None:
-        if self._run.sampled:
-            raise RuntimeError("the parameters already hold a sample: leave it before drawing another.")
-
-    def _next_key(self) -> int:
+    def _next_key(self) -> str:
         """The key of the next sample for training: that of all processes, or with independent noise of this one."""
         run = self._run
-        rank, world_size = _rank_and_world_size()
+        rank, world_size = rank_and_world_size()
         if world_size > 1 and not run.seed_is_shared:
-            seed = torch.tensor(run.seed, device=run.blocks[0].params[0].device)
-            dist.broadcast(seed, 0)
-            run.seed = int(seed)
+            run.seed = same_on_all(run.seed, run.layout.device)
         run.seed_is_shared = True
         independent = self.noise == "independent"
         draw = run.draws + (rank if independent else 0)
         run.draws += world_size if independent else 1
-        return _key(run.seed, "training", draw)
+        return f"{run.seed} training {draw}"
 
     # -- the step
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Zeroes the gradients, as every optimizer does; those of a sample before are remembered."""
         if self._run.closed and not self._run.sampled:
-            self._add_to_totals(self._run.closed)
+            self._finish_sample()
         self._run.zeroed = True
         super().zero_grad(set_to_none)
 
@@ -461,10 +388,10 @@ class IVON(Optimizer):
         try:
             value = None if closure is None else self._call(closure)
             self.restore_mean()
-            grads, products_are_kept = self._gradients()
+            grads, averaged = self._gradients()
             for p in grads:
                 self.state[p]["step"] += 1
-            self._for_blocks(lambda block: self._update(block, grads, products_are_kept))
+            self._run.layout.for_each(lambda block: self._update(block, grads, averaged))
         finally:
             self.discard_samples()
         return value
@@ -477,7 +404,7 @@ class IVON(Optimizer):
                 f"mc_samples is {self.mc_samples}, but the sample was drawn before the step, where gradients are "
                 "accumulated over batches or scaled: give mc_samples=1."
             )
-        if run.pending or run.n_totals:  # drawn before, as in Lightning's manual optimization
+        if run.key is not None or run.n_totals:  # drawn before, as in Lightning's manual optimization
             with torch.enable_grad():
                 return closure()
         old = {p: p.grad for _, p in self._trainable()}
@@ -493,14 +420,21 @@ class IVON(Optimizer):
                     "bayesdual.ivon_callback.IVONCallback()."
                 )
             if self.mc_samples > 1:
-                self._add_to_totals(run.closed, drop_nonfinite=False)  # the step refuses them
+                self._add_to_totals(run.closed)
         return value
 
     def _gradients(self) -> tuple[dict[Tensor, Tensor], bool]:
-        """The mean of g of each parameter that has one, and whether the mean of eps g is in the buffer already."""
+        """The mean of g of each parameter that has one, and whether the buffers hold the mean of eps g already."""
         run = self._run
+        if run.key is None and not run.n_totals:
+            if any(p.grad is not None for _, p in self._trainable()):
+                raise RuntimeError(
+                    "the gradients were not computed in a sample: compute them in sampled_params(train=True) or in "
+                    "step(closure); in Lightning, add the callback bayesdual.ivon_callback.IVONCallback()."
+                )
+            return {}, False
         grads = {}
-        for place in run.layout:
+        for place in run.layout.places:
             p, g = place.p, place.p.grad
             if g is None or not p.requires_grad:
                 continue
@@ -509,126 +443,80 @@ class IVON(Optimizer):
             if g.is_sparse:
                 raise ValueError(f"the gradient of {self._name(p)} is sparse: make the embedding with sparse=False.")
             grads[p] = g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
-        if not run.pending and not run.n_totals:
-            if any(p.grad is not None for _, p in self._trainable()):
-                raise RuntimeError(
-                    "the gradients were not computed in a sample: compute them in sampled_params(train=True) or in "
-                    "step(closure); in Lightning, add the callback bayesdual.ivon_callback.IVONCallback()."
-                )
-            return {}, False
-        spread = self.noise == "independent" and _rank_and_world_size()[1] > 1
+        spread = self.noise == "independent" and rank_and_world_size()[1] > 1
         averaged = spread or run.n_totals > 0
         if averaged:
-            if run.pending:
-                self._add_to_totals(grads, drop_nonfinite=False)
+            if run.key is not None:
+                self._add_to_totals(grads)
             grads = self._average(spread)
-        if (bad := self._find_nonfinite(grads)) is not None:
+        if (bad := _find_nonfinite(grads)) is not None:
             raise FloatingPointError(
                 f"the gradient of {self._name(bad)} is infinite or not a number: the step was not made; lower the "
                 "learning rate or look for the cause in the loss."
             )
         return grads, averaged
 
-    def _find_nonfinite(self, grads: dict[Tensor, Tensor]) -> Tensor | None:
-        """The first parameter whose gradient is infinite or not a number."""
-        sums: dict[Any, Tensors] = {}
-
-        def add(block: _Block) -> None:
-            pieces = [_piece(grads[p], part) for p, part in block.owners if p in grads]
-            sums.setdefault(_kind(block.params[0]), []).extend([piece.sum() for piece in pieces])
-
-        self._for_blocks(add)
-        if all(math.isfinite(float(torch.stack(kind).sum())) for kind in sums.values() if kind):
-            return None  # one look at each device; as a sum can overflow where no gradient is infinite, look again
-        return next((p for p, g in grads.items() if not bool(g.isfinite().all())), None)
-
-    def _add_to_totals(self, grads: dict[Tensor, Tensor], drop_nonfinite: bool = True) -> None:
-        """Adds g and eps g of the pending sample to the totals, so that another can be drawn."""
+    @torch.no_grad()
+    def _finish_sample(self) -> None:
+        """Makes way for another sample; one that a gradient scaler would skip is dropped."""
         run = self._run
-        run.pending, run.closed = False, {}
-        with torch.no_grad():
-            if drop_nonfinite and (bad := self._find_nonfinite(grads)) is not None:
-                warnings.warn(
-                    f"a sample was dropped, as the gradient of {self._name(bad)} was infinite or not a number; when a "
-                    "gradient scaler skips a step, this is as it should be.",
-                    stacklevel=3,
-                )
-                return
-            for p, g in grads.items():
-                product = g * g if self.hess_approx == "gradsq" else (run.kept[p] - p.detach()).mul_(g)
-                if p in run.totals:
-                    torch._foreach_add_(run.totals[p], [g, product])
-                else:
-                    run.totals[p] = (g.clone(), product)
+        if (bad := _find_nonfinite(run.closed)) is None:
+            self._add_to_totals(run.closed)
+        else:
+            run.key, run.closed = None, {}
+            warnings.warn(
+                f"a sample was dropped, as the gradient of {self._name(bad)} was infinite or not a number; when a "
+                "gradient scaler skips a step, this is as it should be.",
+                stacklevel=3,
+            )
+
+    def _add_to_totals(self, grads: dict[Tensor, Tensor]) -> None:
+        """Adds g and eps g (or g^2) of the last sample to the totals."""
+        run = self._run
+        for p, g in grads.items():
+            product = g * (g if self.hess_approx == "gradsq" else run.layout.buffers[p])
+            if p in run.totals:
+                torch._foreach_add_(run.totals[p], [g, product])
+            else:
+                run.totals[p] = (g.clone(), product)
         run.n_totals += 1
+        run.key, run.closed = None, {}
 
     def _average(self, spread: bool) -> dict[Tensor, Tensor]:
-        """Turns totals into means, if ``spread`` over the processes too, and puts those of eps g into the buffer."""
+        """Turns totals into means, if ``spread`` over the processes too, and puts those of eps g into the buffers."""
         run = self._run
-        for total in run.totals.values():
-            torch._foreach_div_(total, run.n_totals)
+        pairs = run.totals
+        for pair in pairs.values():
+            torch._foreach_div_(pair, run.n_totals)
         if spread:
-            self._average_over_processes()
-        for p, (_, product) in run.totals.items():
-            run.kept[p].copy_(product)
-        return {p: torch.empty_like(p).copy_(g) for p, (g, _) in run.totals.items()}
+            if not run.gradients_are_local:
+                refuse_averaged([g for g, _ in pairs.values()], run.layout.device)
+                run.gradients_are_local = True
+            pairs = average([place.p for place in run.layout.places], pairs)
+        for p, (_, product) in pairs.items():
+            run.layout.buffers[p].copy_(product)
+        return {p: torch.empty_like(p).copy_(g) for p, (g, _) in pairs.items()}
 
-    def _average_over_processes(self) -> None:
-        """One reduction of g, eps g, and how many processes have a gradient, for all parameters."""
-        totals = self._run.totals
-        params = [place.p for place in self._run.layout]
-        self._refuse_averaged_gradients()
-        zeros = {p: (torch.zeros_like(p), torch.zeros_like(p)) for p in params if p not in totals}
-        count = torch.tensor([float(p in totals) for p in params], device=params[0].device)
-        tensors = [t for p in params for t in (totals.get(p) or zeros[p])]
-        flat = torch.cat([count, *(t.flatten() for t in tensors)])
-        dist.all_reduce(flat)
-        flat /= _rank_and_world_size()[1]
-        parts = flat[len(params) :].split([t.numel() for t in tensors])
-        for tensor, part in zip(tensors, parts, strict=True):
-            tensor.copy_(part.view_as(tensor))
-        for p, n in zip(params, flat[: len(params)].tolist(), strict=True):
-            if n and p in zeros:
-                totals[p] = zeros[p]
-
-    def _refuse_averaged_gradients(self) -> None:
-        """At the first step, checks that nobody has averaged the gradients before."""
-        if self._run.gradients_are_local:
-            return
-        device = self._run.blocks[0].params[0].device
-        mine = torch.zeros((), dtype=torch.float64, device=device)
-        for g, _ in self._run.totals.values():
-            mine += g.double().abs().sum().to(device)
-        everyones = [torch.empty_like(mine) for _ in range(_rank_and_world_size()[1])]
-        dist.all_gather(everyones, mine)
-        if float(mine) and len({float(total) for total in everyones}) == 1:
-            raise RuntimeError(
-                'noise is "independent", but all processes have the same gradients: keep DistributedDataParallel from '
-                "averaging them, by ddp_model.register_comm_hook(None, noop_hook) of "
-                "torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks."
-            )
-        self._run.gradients_are_local = True
-
-    def _update(self, block: _Block, grads: dict[Tensor, Tensor], products_are_kept: bool) -> None:
-        """Steps the pieces of a block whose parameters have a gradient."""
-        pieces = zip(block.owners, block.params, block.kept, block.hess, block.momentum, strict=True)
-        having = [(p, part, *rest) for (p, part), *rest in pieces if p in grads]
+    def _update(self, block: Block, grads: dict[Tensor, Tensor], averaged: bool) -> None:
+        """Steps the pieces of a block whose parameters have a gradient; ``averaged``: the buffers hold products."""
+        having = [i for i, p in enumerate(block.owners) if p in grads]
         if not having:
             return
-        owners, parts, params, product, hess, momentum = map(list, zip(*having, strict=True))
-        grad = [_piece(grads[p], part) for p, part in zip(owners, parts, strict=True)]
+        owners, mean, product, hess, momentum = (
+            [pieces[i] for i in having]
+            for pieces in (block.owners, block.params, block.buffer, block.hess, block.momentum)
+        )
+        grad = [piece(grads[block.owners[i]], block.parts[i]) for i in having]
         group = block.group
         decay, betas = group["weight_decay"], group["betas"]
-        if not products_are_kept:
+        if not averaged:
             if self.hess_approx == "gradsq":
                 torch._foreach_copy_(product, grad)
-            else:
-                torch._foreach_sub_(product, params)  # eps, as the parameters have rounded it
             torch._foreach_mul_(product, grad)
         if self.hess_approx == "gradsq":
             torch._foreach_div_(product, torch._foreach_add(hess, decay))
         update_(
-            params,
+            mean,
             hess,
             momentum,
             grad,
@@ -701,70 +589,43 @@ class IVON(Optimizer):
     # -- from parameters to blocks
 
     def _prepare(self) -> None:
-        """Cuts the trainable parameters into blocks, if they or their state are not where they were."""
+        """Sees that the parameters hold the mean, and that the blocks are theirs."""
         run = self._run
+        if run.sampled:
+            raise RuntimeError("the parameters already hold a sample: leave it before drawing another.")
         trainable = self._trainable()
-        if len(trainable) == len(run.layout) and all(
-            place.p is p and place.group is group and place.is_current(self.state[p])
-            for (group, p), place in zip(trainable, run.layout, strict=True)
-        ):
+        if run.layout.is_of(trainable, self.state):
             return
-        if run.pending or run.n_totals:
+        if run.key is not None or run.n_totals:
             run.forget_samples()
             warnings.warn("the samples since the last step were dropped: the parameters have changed.", stacklevel=4)
         for group in self.param_groups:
             _check_group(group)
-        run.kept = {p: torch.empty_like(p.detach()) for _, p in trainable}
-        run.layout, run.blocks = [], []
-        open_blocks: dict[Any, _Block] = {}
+        buffers = {p: torch.empty_like(p.detach()) for _, p in trainable}
         for group, p in trainable:
-            state = self._state_of(p, group)
-            run.layout.append(_Place(group, p, p.detach(), state["hess"], state["momentum"]))
-            room = CPU_BLOCK if p.device.type == "cpu" else DEVICE_BLOCK
-            whole = p.numel() <= room or not _is_dense(p)
-            for start in range(0, 1 if whole else p.numel(), room):
-                part = None if whole else slice(start, min(start + room, p.numel()))
-                size = p.numel() if part is None else part.stop - part.start
-                kind = (id(group), p.device, p.dtype)
-                if kind not in open_blocks or open_blocks[kind].size + size > room:
-                    open_blocks[kind] = _Block(len(run.blocks), group)
-                    run.blocks.append(open_blocks[kind])
-                open_blocks[kind].add(p, part, run.kept[p], state)
+            _fit(self.state[p], buffers[p], group["hess_init"])
+        run.layout = Layout(trainable, self.state, buffers)
 
-    def _state_of(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        """The state of a parameter, made at its prior, or fitted to the parameter where this has changed."""
-        state, like = self.state[p], self._run.kept[p]
-        state.setdefault("step", 0)
-        for name, fill in (("hess", group["hess_init"]), ("momentum", 0.0)):
-            value = state.get(name)
-            if value is None or any(f(value) != f(like) for f in (Tensor.size, Tensor.stride, _kind)):
-                state[name] = grow(value, like, fill)
-        return state
 
-    def _for_blocks(self, work: Callable[[_Block], None]) -> None:
-        """Does the work on every block; on a CPU threads share them."""
-        blocks = self._run.blocks
-        threads = min(torch.get_num_threads(), len(blocks))
-        if threads < 2 or len(blocks) < FEW_BLOCKS or blocks[0].params[0].device.type != "cpu":
-            for block in blocks:
-                work(block)
-            return
-        queue = iter(blocks)  # hands each block to one thread
+def _find_nonfinite(grads: dict[Tensor, Tensor]) -> Tensor | None:
+    """The first parameter whose gradient is infinite or not a number."""
+    if not grads:
+        return None
+    device = next(iter(grads)).device
+    total = torch.stack([g.sum().to(device) for g in grads.values()]).sum()
+    if math.isfinite(float(total)):
+        return None
+    # a sum can overflow where no gradient is infinite: look again
+    return next((p for p, g in grads.items() if not bool(g.isfinite().all())), None)
 
-        def drain() -> None:
-            with torch.no_grad():  # the mode is the thread's own
-                for block in queue:
-                    work(block)
 
-        pool = _pool(os.getpid(), torch.get_num_threads())
-        tasks = [pool.submit(drain) for _ in range(threads)]
-        try:
-            wait(tasks)
-        except BaseException:  # interrupted: nobody may work on the parameters after this
-            wait(tasks)
-            raise
-        for task in tasks:
-            task.result()
+def _fit(state: dict[str, Any], like: Tensor, hess_init: float) -> None:
+    """Makes the state of a parameter, or fits it to the parameter where this has changed."""
+    state.setdefault("step", 0)
+    for name, fill in (("hess", hess_init), ("momentum", 0.0)):
+        value = state.get(name)
+        if value is None or any(f(value) != f(like) for f in (Tensor.size, Tensor.stride, _kind)):
+            state[name] = grow(value, like, fill)
 
 
 def grow(old: Tensor | None, like: Tensor, fill: float) -> Tensor:
@@ -790,59 +651,6 @@ def _fits(old: Tensor, like: Tensor) -> bool:
 
 def _kind(tensor: Tensor) -> tuple[torch.device, torch.dtype]:
     return tensor.device, tensor.dtype
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    """Whether the elements fill one stretch of memory, in whatever order (``channels_last`` does)."""
-    expected = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size != 1:
-            if stride != expected:
-                return False
-            expected *= size
-    return True
-
-
-def _piece(tensor: Tensor, part: slice | None) -> Tensor:
-    """A part of a dense tensor, in the order of memory."""
-    return tensor if part is None else tensor.as_strided((tensor.numel(),), (1,))[part]
-
-
-def _key(seed: int, purpose: str, draw: int) -> int:
-    """Where the noise of a draw begins; the keys of its blocks follow one another."""
-    return random.Random(f"{seed} {purpose} {draw}").getrandbits(62)
-
-
-def _standard_normal(like: Tensors, size: int, key: int) -> Tensors:
-    """Draws that depend on the key (and the device) only, as pieces shaped as those of ``like``."""
-    first = like[0]
-    noise = torch.empty(size, dtype=first.dtype, device=first.device)
-    noise.normal_(generator=torch.Generator(first.device).manual_seed(key))
-    if len(like) == 1:
-        return [noise.view_as(first)]
-    return [n.view_as(t) for n, t in zip(noise.split([t.numel() for t in like]), like, strict=True)]
-
-
-def _rank_and_world_size() -> tuple[int, int]:
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
-
-
-@lru_cache(maxsize=4)
-def _pool(pid: int, threads: int) -> ThreadPoolExecutor:
-    """A pool of this process (threads do not survive a fork), whose threads do not share out an operation again."""
-    started = Barrier(threads)
-
-    def start() -> None:
-        torch.get_num_threads()  # lets PyTorch set up the thread before it is told otherwise
-        torch.set_num_threads(1)
-        started.wait()
-
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="ivon")
-    wait([pool.submit(start) for _ in range(threads)])
-    torch.set_num_threads(threads)  # what other threads begin with
-    return pool
 
 
 def _check_group(group: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 Takes turns between ivon-opt, ours, AdamW, fused AdamW and one ``torch.randn`` of all parameters, and prints the median
 milliseconds, their ratios, and how much memory each optimizer adds at its peak, in units of the parameters.
 
-    python benchmarks/ivon_step.py --rounds 15
+    python benchmarks/ivon_step.py [--rounds 15] [--threads 2]
 """
 
 from __future__ import annotations
@@ -105,9 +105,12 @@ def in_its_own_process(model: str, optimizer: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15, help="how often each takes its turn")
+    parser.add_argument("--threads", type=int, help="PyTorch's threads; its own choice if not given")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--skip-memory", action="store_true", help="only measure time")
     args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)
     for model in args.models:
         numel = sum(p.numel() for p in MODELS[model]().parameters())

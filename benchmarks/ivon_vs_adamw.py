@@ -15,8 +15,8 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,21 +32,23 @@ from bayesdual.scenarios.data import RawDataset, digits, fashion_mnist, normalis
 
 SAMPLES = 32
 GRIDS = {"AdamW": (3e-4, 1e-3, 3e-3, 1e-2), "IVON": (0.03, 0.1, 0.3, 1.0)}
+WIDE_GRIDS = {"AdamW": (1e-4, *GRIDS["AdamW"], 3e-2), "IVON": (0.01, *GRIDS["IVON"], 3.0)}
 
 
 @dataclass(frozen=True)
 class Task:
-    """A dataset, a network, and how long it is trained."""
+    """A dataset, a network, how long it is trained, and with which learning rates."""
 
     data: Callable[[], RawDataset]
     network: Callable[[], nn.Module]
     epochs: int
     batch_size: int
     hess_init: float
+    grids: Mapping[str, tuple[float, ...]] = field(default_factory=lambda: GRIDS)
 
 
 TASKS = {
-    "digits, MLP": Task(digits, partial(MLP, 64, (256, 256)), 60, 64, 0.5),
+    "digits, MLP": Task(digits, partial(MLP, 64, (256, 256)), 60, 64, 0.5, WIDE_GRIDS),
     "Fashion-MNIST, MLP": Task(fashion_mnist, partial(MLP, 784, (256, 256)), 10, 128, 0.1),
     "Fashion-MNIST, LeNet": Task(fashion_mnist, LeNet, 5, 128, 0.1),
 }
@@ -144,7 +146,7 @@ def table(runs: Runs, seeds: int, tasks: list[str], epochs: dict[str, int], make
     """Makes the runs that are missing, and prints mean and standard deviation over the seeds."""
     rows = []
     for task in tasks:
-        for name, grid in GRIDS.items():
+        for name, grid in TASKS[task].grids.items():
             entry = {"task": task, "optimizer": name, "epochs": epochs[task]}
 
             def result(lr: float, seed: int, tuning: bool, entry: dict[str, Any] = entry) -> dict[str, Any] | None:

@@ -4,14 +4,18 @@ import copy
 import itertools
 import math
 import pickle
+import shutil
 
 import ivon as reference
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning import LightningModule, Trainer
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
+import bayesdual.blocks
 import bayesdual.ivon
 from bayesdual import IVON, Posterior
 
@@ -52,11 +56,10 @@ def assert_same(a, b):
 def draws_of_reference(monkeypatch):
     """ivon-opt draws one randn for each group, and so do we, small as they are."""
 
-    def standard_normal(like, size, key):
-        noise = torch.randn(size, dtype=like[0].dtype).split([t.numel() for t in like])
-        return [n.view_as(t) for n, t in zip(noise, like, strict=True)]
+    def standard_normal(size, key, dtype, device):
+        return torch.randn(size, dtype=dtype)
 
-    monkeypatch.setattr(bayesdual.ivon, "_standard_normal", standard_normal)
+    monkeypatch.setattr(bayesdual.ivon, "standard_normal", standard_normal)
 
 
 @pytest.mark.parametrize("approx", ["price", "gradsq"])
@@ -126,27 +129,20 @@ def test_precision_is_never_less_than_halved(rows, decay, beta2):
     assert bool((new + decay >= (h + decay) / 2 * (1 - 1e-9)).all())
 
 
-def test_noise_has_the_distribution_of_the_posterior():
-    p = nn.Parameter(torch.zeros(200_000))
+def test_samples_have_the_variance_of_the_posterior():
+    p = nn.Parameter(torch.full((100_000,), 5.0))
     optimizer = IVON([p], lr=0.1, ess=100, hess_init=0.5, weight_decay=0.5, seed=3)
-    draws = []
-    for train in (True, True, False):
+    optimizer.step(lambda: p[:50_000].sum().backward())
+    mean, precision = p.detach().clone(), optimizer.precision()[p]
+    for train in (True, False):
         with optimizer.sampled_params(train=train):
-            draws.append(p.detach() * 10)
-    assert not p.any()
-    for z in draws:
-        for moment, expected in ((1, 0), (2, 1), (3, 0), (4, 3)):
-            assert (z**moment).mean().item() == pytest.approx(expected, abs=0.06)
-        uniform = torch.special.ndtr(z.double()).sort().values
-        distance = (uniform - torch.arange(1, len(z) + 1) / len(z)).abs().max().item()
-        assert distance < 1.95 / len(z) ** 0.5  # Kolmogorov-Smirnov at 0.1%
-        blocks = z[: 6 * 32768].view(6, 32768)
-        assert (blocks.corrcoef() - torch.eye(6)).abs().max() < 0.03
-    assert torch.stack(draws).corrcoef().sub(torch.eye(3)).abs().max() < 0.01
+            z = (p.detach() - mean) * precision.sqrt()
+        assert z.mean().abs() < 0.015 and z.var().item() == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.parametrize("approx", ["price", "gradsq"])
-def test_threads_and_layout_in_memory_do_not_change_the_result(approx):
+def test_threads_and_layout_in_memory_do_not_change_the_result(monkeypatch, approx):
+    monkeypatch.setattr(bayesdual.blocks, "CPU_BLOCK", 1 << 14)  # many blocks
     results = []
     before = torch.get_num_threads()
     for threads, layout in ((1, torch.contiguous_format), (2, torch.contiguous_format), (2, torch.channels_last)):
@@ -329,6 +325,7 @@ def test_an_exception_restores_the_mean(error, way):
 
 def test_an_interrupted_draw_leaves_the_mean(monkeypatch):
     """Ctrl-C while the blocks are at work."""
+    monkeypatch.setattr(bayesdual.blocks, "CPU_BLOCK", 1 << 14)  # many blocks
     p = nn.Parameter(torch.randn(200_000))
     before = p.detach().clone()
     optimizer = IVON([p], lr=0.1, ess=10)
@@ -516,18 +513,62 @@ def test_inference_mode():
     assert not optimizer.state[model.weight]["hess"].is_inference()
 
 
-def test_a_compiled_model_sees_the_samples():
-    model = nn.Linear(3, 2)
-    compiled = torch.compile(model, backend="eager")
-    optimizer = IVON(model.parameters(), lr=0.1, ess=10)
-    x = torch.ones(4, 3)
-    for _ in range(2):
-        with optimizer.sampled_params(train=True):
-            optimizer.zero_grad()
-            compiled(x).mean().backward()
-            assert torch.equal(compiled(x), model(x))
-        optimizer.step()
-    assert torch.equal(compiled(x), model(x))
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="inductor needs a C++ compiler, and there is none"
+)
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=needs_compiler)])
+def test_a_compiled_model_learns_as_it_does_uncompiled(backend):
+    x, y = INPUTS[:16, :4].float(), INPUTS[16:32, :3].float()
+    results = {}
+    for compiled, idiom in itertools.product((False, True), ("closure", "context", "Lightning")):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+        optimizer = IVON(model.parameters(), lr=0.1, ess=16, seed=0)
+        forward = torch.compile(model, backend=backend) if compiled else model
+        learn(idiom, forward, optimizer, x, y)
+        results[compiled, idiom] = snapshot(optimizer)
+    assert results[False, "closure"][-1] == 5
+    for result in results.values():
+        torch.testing.assert_close(result, results[False, "closure"], rtol=1e-5, atol=1e-7)
+
+
+def learn(idiom, forward, optimizer, x, y):
+    """Takes five steps."""
+
+    def closure():
+        optimizer.zero_grad()
+        loss = ((forward(x) - y) ** 2).mean()
+        loss.backward()
+        return loss
+
+    class Module(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.forward_ = forward
+
+        def training_step(self, batch, batch_idx):
+            return ((self.forward_(batch[0]) - batch[1]) ** 2).mean()
+
+        def configure_optimizers(self):
+            return optimizer
+
+    if idiom == "Lightning":
+        trainer = Trainer(
+            accelerator="cpu", max_epochs=5, logger=False, enable_progress_bar=False, enable_model_summary=False,
+            enable_checkpointing=False,
+        )  # fmt: skip
+        trainer.fit(Module(), DataLoader(TensorDataset(x, y), 16))
+        return
+    for _ in range(5):
+        if idiom == "closure":
+            optimizer.step(closure)
+        else:
+            with optimizer.sampled_params(train=True):
+                closure()
+            optimizer.step()
 
 
 def test_learning_rate_schedulers():
