@@ -8,20 +8,22 @@ While an experience of N examples is learned, with the memory standing for N' pa
                  + 1/2 (theta - theta_old)^T P (theta - theta_old) ] ) / (N + N')   weight space (K-prior)
 
 with a + b = 1 and P the precision of the past's posterior, per example: every example, old or new, counts the same.
-When the experience ends, the posterior scores its examples, a selection fills the memory, and the weights and their
-precision become the anchor of the next. A host (Lightning's or Avalanche's) calls ``begin_experience``, ``loss`` and
-``end_experience``, and keeps ``state_dict``; the algorithm knows neither.
+When the experience ends, the posterior scores its examples, a selection fills the memory, each exemplar is made to
+stand for the examples around it, and the weights and their precision become the anchor of the next. A host (Lightning's
+or Avalanche's) calls ``begin_experience``, ``loss`` and ``end_experience``, and keeps ``state_dict``; the algorithm
+knows neither.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bayesdual.condensation import Condensation, cell_means, sees_means
 from bayesdual.kprior import Predict, WeightPrior, function_space_loss, label_loss
 from bayesdual.memory import Exemplars, Memory, concatenate
 from bayesdual.posterior import Posterior
@@ -59,6 +61,8 @@ class BayesDual:
         temperature: T of the soft labels.
         weight_prior: What holds the weights where the past needs them; None leaves the weight-space term out.
         selection: Which examples of each class are kept (see ``bayesdual.selection``).
+        condensation: How an exemplar is made to stand for the examples around it (see ``bayesdual.condensation``), in
+            networks whose first layer is linear; others, and None, keep exemplars as they are.
         candidates: Examples of each class that are scored and chosen among; of more, a random part is. At least as many
             as there is room for are.
 
@@ -74,6 +78,7 @@ class BayesDual:
         temperature: float = 2.0,
         weight_prior: WeightPrior | None = None,
         selection: Selection = dual_coverage,
+        condensation: Condensation | None = cell_means,
         candidates: int = 1500,
     ) -> None:
         if replay_batch_size < 1:
@@ -90,6 +95,7 @@ class BayesDual:
         self.temperature = temperature
         self.weight_prior = weight_prior
         self.selection = selection
+        self.condensation = condensation
         self.candidates = candidates
         self._generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
         self._examples = 0  # of the experience under way
@@ -197,10 +203,20 @@ class BayesDual:
         if self.memory.budget:
             room = self.memory.room_for(data.y, experience, self._generator)
             rows = self._candidates(data.y, room)
+            condensation = self.condensation if sees_means(module) else None
+            if condensation is not None:
+                self._merge_old(condensation, predict, data.y, experience, room)
             chosen = []
             if len(rows):
                 known = survey(module, predict, data, rows, posterior, device)
-                chosen = [self._choose(known, data, rows, experience, c, n) for c, n in room.items() if n]
+                for label, n in room.items():
+                    if n:
+                        exemplars, others = self._choose(known, data, rows, experience, label, n)
+                        if condensation is not None and len(others):
+                            alike = replace(exemplars, weights=torch.ones_like(exemplars.weights))
+                            x = data.take(others).to(device)
+                            exemplars = condensed(condensation, predict, alike, x, torch.ones(len(x), device=device))
+                        chosen.append(exemplars)
             self.memory.update(concatenate(chosen) if chosen else None, data.y, experience, self._generator)
         else:
             self.memory.update_counts(data.y, experience)
@@ -242,15 +258,18 @@ class BayesDual:
 
     def _choose(
         self, known: Knowledge, data: ExperienceData, rows: Tensor, experience: int, label: int, n: int
-    ) -> Exemplars:
-        """The exemplars of a class, out of the examples at ``rows`` that ``known`` is aligned with."""
+    ) -> tuple[Exemplars, Tensor]:
+        """The exemplars of a class out of the examples at ``rows``, with which ``known`` is aligned, and the others."""
         mine = torch.nonzero(data.y[rows] == label).squeeze(1)
         candidates = Candidates(known.features[mine], known.logits[mine], known.scores[mine])
         places, weights = self.selection(candidates, n, self._generator)
+        others = torch.ones(len(mine), dtype=torch.bool)
+        others[places] = False
+        others = rows[mine[others]]
         mine = mine[places]
         rows = rows[mine]
         device = known.logits.device
-        return Exemplars(
+        exemplars = Exemplars(
             x=data.take(rows).to(device),
             y=data.y[rows].to(device),
             t=data.t[rows].to(device),
@@ -260,6 +279,41 @@ class BayesDual:
             experience=torch.full_like(rows, experience).to(device),
             index=data.index[rows].to(device),
         )
+        return exemplars, others
+
+    def _merge_old(
+        self, condensation: Condensation, predict: Predict, y: Tensor, experience: int, room: dict[int, int]
+    ) -> None:
+        """Merges the exemplars that must make room for those of a new experience into those that stay."""
+        memory = self.memory
+        if memory.exemplars is None:
+            return
+        groups = []
+        for (c, e), share in memory.shares_with(y, experience).items():
+            group = memory.exemplars.of(c, e)
+            stay = share - (room.get(c, 0) if e == experience else 0)
+            if 0 < stay < len(group):
+                group = condensed(condensation, predict, group[:stay], group[stay:].x, group[stay:].weights)
+            groups.append(group)
+        memory.exemplars = concatenate(groups)
+
+
+def condensed(
+    condensation: Condensation, predict: Predict, exemplars: Exemplars, x: Tensor, weights: Tensor
+) -> Exemplars:
+    """Exemplars that stand for others too, with the soft labels that belong to what they are now.
+
+    Args:
+        condensation: How.
+        predict: The model's logits.
+        exemplars: M exemplars of one class.
+        x: The inputs of others of the class, shape (N, ...).
+        weights: Number of examples that each of these stands for, shape (N,).
+    """
+    merged, totals = condensation(torch.cat([exemplars.x, x]), torch.cat([exemplars.weights, weights]), len(exemplars))
+    parts = zip(merged.split(SCORING_BATCH), exemplars.t.split(SCORING_BATCH), strict=True)
+    logits = torch.cat([predict(*part).float() for part in parts])
+    return replace(exemplars, x=merged, weights=totals, logits=logits)
 
 
 def survey(

@@ -33,14 +33,16 @@ class Exemplars:
     """Examples with what is known of them, aligned along the first dimension.
 
     Attributes:
-        x: Inputs, shape (M, ...), of the type the stream gives them in (uint8 images stay uint8).
+        x: Inputs, shape (M, ...), of the type the stream gives them in (uint8 images stay uint8): examples, or means
+            of examples around them.
         y: Labels, shape (M,), int64.
         t: Task labels, shape (M,), int64.
         logits: What the network said of them when they were memorised, shape (M, C), float32: the soft labels.
         weights: Number of past examples that each stands for, shape (M,), float32.
         scores: How much the posterior hangs on each, shape (M,), float32.
         experience: Index of the experience that each came from, shape (M,), int64.
-        index: Position of each in the source dataset, shape (M,), int64.
+        index: Position of each, or of the example that the mean was taken around, in the source dataset, shape (M,),
+            int64.
     """
 
     x: Tensor
@@ -176,6 +178,10 @@ class Memory:
             drawn = torch.randperm(seen, generator=generator)[: shares[c, experience]] if before else None
             room[c] = shares[c, experience] if drawn is None else int((drawn >= before).sum())
         return room
+
+    def shares_with(self, y: Tensor, experience: int) -> dict[tuple[int, int], int]:
+        """How many exemplars each (class, experience) may keep once examples with labels ``y`` (N,) are taken in."""
+        return quotas(self._counts_with(y, experience), self.budget)
 
     def update(
         self, new: Exemplars | None, y: Tensor, experience: int, generator: torch.Generator | None = None

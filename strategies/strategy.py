@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bayesdual import algorithm
+from bayesdual.condensation import Condensation, cell_means
 from bayesdual.kprior import WeightPrior
 from bayesdual.scenarios.data import normalise
 from bayesdual.selection import Selection
@@ -50,6 +51,7 @@ class BayesDual(SupervisedTemplate):
         weight_prior: What holds the weights where the past needs them.
         selection: Which examples of each class are kept.
         candidates: Examples of each class that are chosen among.
+        condensation: How an exemplar is made to stand for the examples around it; None: not at all.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -78,6 +80,7 @@ class BayesDual(SupervisedTemplate):
         weight_prior: WeightPrior | None = None,
         selection: Selection | None = None,
         candidates: int | None = None,
+        condensation: Condensation | None = cell_means,
     ) -> None:
         options = {
             "replay_batch_size": replay_batch_size,
@@ -88,7 +91,7 @@ class BayesDual(SupervisedTemplate):
             "candidates": candidates,
         }
         given = {name: value for name, value in options.items() if value is not None}
-        ours = BayesDualPlugin(algorithm.BayesDual(mem_size, **given), task_free, lr_end)
+        ours = BayesDualPlugin(algorithm.BayesDual(mem_size, condensation=condensation, **given), task_free, lr_end)
         super().__init__(
             model=model,
             optimizer=optimizer,

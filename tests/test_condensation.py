@@ -1,0 +1,80 @@
+"""Memory vectors: what they preserve, and when exemplars are left as they are."""
+
+import pytest
+import torch
+from torch import nn
+
+from bayesdual.algorithm import BayesDual
+from bayesdual.condensation import cell_means, sees_means
+from bayesdual.models import CNN, MLP
+from bayesdual.stream import TensorData
+
+
+def test_the_rest_is_merged_into_the_nearest_by_hand():
+    x = torch.tensor([[0.0], [10.0], [2.0], [9.0], [13.0]])
+    merged, weights = cell_means(x, torch.tensor([1.0, 1.0, 3.0, 1.0, 2.0]), 2)
+    assert merged.flatten().tolist() == [6 / 4, (10 + 9 + 26) / 4]
+    assert weights.tolist() == [4.0, 4.0]
+
+
+def test_a_linear_layer_gives_the_same_mean_whatever_its_weights():
+    generator = torch.Generator().manual_seed(0)
+    x, w = torch.randn(50, 3, 4, generator=generator), torch.rand(50, generator=generator) + 0.1
+    merged, totals = cell_means(x, w, 7)
+    assert merged.shape == (7, 3, 4) and torch.allclose(totals.sum(), w.sum())
+    for seed in range(3):
+        weight = torch.randn(12, 5, generator=torch.Generator().manual_seed(seed))
+        mine, all_of_them = totals @ (merged.flatten(1) @ weight), w @ (x.flatten(1) @ weight)
+        assert torch.allclose(mine, all_of_them, atol=1e-4)
+
+
+def test_images_stay_images_and_tokens_are_refused():
+    merged, _ = cell_means(torch.tensor([[0], [255], [3]], dtype=torch.uint8), torch.ones(3), 2)
+    assert merged.dtype == torch.uint8 and merged.flatten().tolist() == [2, 255]  # 1.5 rounds to even
+    with pytest.raises(ValueError, match=r"torch.int64 have no mean: give algorithm.condensation null"):
+        cell_means(torch.zeros(3, 2, dtype=torch.int64), torch.ones(3), 2)
+
+
+def test_only_networks_that_are_linear_first_see_means():
+    assert sees_means(MLP(8, (4,), 3)) and not sees_means(CNN())
+    assert not sees_means(nn.Flatten())
+
+
+def experience(classes, n=40, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.tensor(classes).repeat_interleave(n)
+    x = torch.randn(len(y), 8, generator=generator) + 3 * y[:, None]
+    return TensorData(x, y, torch.zeros_like(y), torch.arange(len(y)))
+
+
+def learned(condensation, experiences, network):
+    algorithm = BayesDual(12, condensation=condensation)
+    for i, data in enumerate(experiences):
+        algorithm.end_experience(network, lambda x, t: network(x), data, i)
+    return algorithm.memory
+
+
+def test_the_memory_holds_the_mean_of_all_examples_of_each_class_however_it_shrinks():
+    torch.manual_seed(0)
+    network, stream = MLP(8, (16,), 4).eval(), [experience([0, 1]), experience([2, 3], seed=1)]
+    memory = learned(cell_means, stream, network)
+    assert len(memory) == 12
+    for data in stream:
+        for c in data.y.unique().tolist():
+            mine = memory.exemplars[memory.exemplars.y == c]
+            assert float(mine.weights.sum()) == pytest.approx(40)
+            mean = (mine.x * mine.weights[:, None]).sum(0) / mine.weights.sum()
+            assert torch.allclose(mean, data.x[data.y == c].mean(0), atol=1e-5)
+    exemplars = memory.exemplars
+    assert torch.allclose(exemplars.logits, network(exemplars.x), atol=1e-5)  # of what they are now
+
+
+@pytest.mark.parametrize("condensation", [None, cell_means])
+def test_without_condensation_or_with_convolutions_exemplars_are_examples(condensation):
+    torch.manual_seed(0)
+    linear, convolution = MLP(8, (16,), 4), nn.Sequential(nn.Unflatten(1, (1, 8)), nn.Conv1d(1, 2, 3), nn.Flatten())
+    network = linear if condensation is None else nn.Sequential(*convolution, nn.Linear(12, 4))
+    data = experience([0, 1])
+    exemplars = learned(condensation, [data, experience([2, 3], seed=1)], network.eval()).exemplars
+    first = exemplars[exemplars.experience == 0]
+    assert torch.equal(first.x, data.x[first.index])
