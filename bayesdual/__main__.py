@@ -47,7 +47,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def stopped(argv: list[str], status: int) -> int:
-    advice = "; --ckpt_path last goes on after the last finished epoch" if "fit" in argv else ""
+    advice = ""
+    if "fit" in argv:
+        advice = "; --ckpt_path last goes on after the last finished epoch"
+    elif argv[:1] == ["compare"]:
+        advice = "; the same command goes on from the runs that are finished"
     print(f"bayesdual: stopped{advice}.", file=sys.stderr)
     return status
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import os
 import re
@@ -27,6 +28,7 @@ from bayesdual.inspection import RunReport, StreamCheckpoint, StreamProgress, ev
 from bayesdual.learner import Learner
 from bayesdual.settings import (
     COMMANDS,
+    RUN_COMMANDS,
     CommandLineError,
     anchor_interpolations,
     config_places,
@@ -40,6 +42,7 @@ from bayesdual.settings import (
 
 RUNS = Path("runs")
 CHECKPOINTS = "checkpoints"
+TRAINER_DEFAULTS = {"max_epochs": -1, "enable_model_summary": False, "log_every_n_steps": 10}
 RANK_ZERO = "BAYESDUAL_RUN_DIR"  # environment variable through which the processes of a run share its directory
 NOT_WRITABLE_AS_YAML = "Unable to serialize instance"
 
@@ -101,9 +104,9 @@ class Cli(LightningCLI):
                     "parser_mode": "omegaconf+",
                     "prog": "python -m bayesdual",
                     "description": "Learn a stream of tasks, one experience after the other, without forgetting.",
-                    **{command: {"description": text} for command, text in COMMANDS.items()},
+                    **{command: {"description": text} for command, text in RUN_COMMANDS.items()},
                 },
-                trainer_defaults={"max_epochs": -1, "enable_model_summary": False, "log_every_n_steps": 10},
+                trainer_defaults=dict(TRAINER_DEFAULTS),
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
@@ -120,7 +123,9 @@ class Cli(LightningCLI):
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         super().setup_parser(*args, **kwargs)
-        for choice in self.parser._subcommands_action._choices_actions:
+        choices = self.parser._subcommands_action._choices_actions
+        choices.append(argparse.Action([], "compare", metavar="compare"))  # for --help: it has a parser of its own
+        for choice in choices:
             choice.help = COMMANDS[choice.dest]
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -245,7 +250,12 @@ def run(argv: list[str]) -> None:
     argv = find_configs(argv)
     for _, path in config_places(argv):
         read_config(path)  # complains in time
-    Cli(argv)
+    if argv[:1] == ["compare"]:
+        from bayesdual import compare
+
+        compare.run(argv[1:])
+    else:
+        Cli(argv)
 
 
 def only_writable(content: Any) -> Any:

@@ -18,12 +18,13 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-COMMANDS = {
+RUN_COMMANDS = {
     "fit": "Learn a stream of experiences, and evaluate after each.",
     "validate": "Evaluate a checkpoint on the validation stream.",
     "test": "Evaluate a checkpoint on the test stream.",
     "predict": "Write a checkpoint's predictions on the test stream to a CSV file.",
 }
+COMMANDS = {**RUN_COMMANDS, "compare": "Learn by many methods, ours and peers, tuned by the same budget, and tabulate."}
 BENCHMARK = "data.benchmark"
 
 
@@ -116,6 +117,11 @@ def read_value(word: str) -> Any:
         return from_yaml(f"value: {word}")["value"]
     except (yaml.YAMLError, OmegaConfBaseException):
         return word
+
+
+def to_flag(key: str, value: Any) -> str:
+    """The flag that gives a key a value."""
+    return f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
 
 
 def flags_of(argv: list[str]) -> Iterator[tuple[int, str, str | None]]:
@@ -232,7 +238,7 @@ def anchor_interpolations(argv: list[str]) -> list[str]:
     The parser keeps the settings of ``fit`` below ``fit``, which is where absolute interpolations have to point; a
     file that has any is handed over as text.
     """
-    command = next((word for word in argv if word in COMMANDS), None)
+    command = next((word for word in argv if word in RUN_COMMANDS), None)
     if command is None:
         return argv
     files = dict(config_places(argv))
