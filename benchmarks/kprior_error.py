@@ -1,11 +1,13 @@
 """How well a memory reconstructs the past: the error of the K-prior's gradient against the size of the memory.
 
-    python benchmarks/kprior_error.py [--dataset digits|fashion_mnist] [--seeds 3] [--figures docs/figures]
+    python benchmarks/kprior_error.py [--datasets digits fashion_mnist] [--seeds 3] [--figures docs/figures]
+    python benchmarks/kprior_error.py --selections random mymodule.my_selection
 
 Multi-class logistic regression in float64, class-incremental: the past is classes 0-4, the new examples are classes
 5-9. The old solution minimises sum_past CE + delta/2 |theta|^2, the new one the same with the new examples. Of the past
-only a memory is left, chosen by each of `bayesdual.selection`, class by class, its weights scaled so that those of a
-class sum to its number of examples, as `bayesdual.memory` does. With the K-prior (Khan & Swaroop, NeurIPS 2021)
+only a memory is left, chosen by a selection (of `bayesdual.selection`, or any dotted name), class by class, its weights
+scaled so that those of a class sum to its number of examples, as `bayesdual.memory` does. With the K-prior (Khan &
+Swaroop, NeurIPS 2021)
 
     K(theta) = sum_{z in M} w_z CE(softmax f_old(z), softmax f(z)) + delta/2 |theta - theta_old|^2
 
@@ -16,9 +18,11 @@ the new one (without its start, where grad past is 0) and over seeds. With all e
 from __future__ import annotations
 
 import argparse
+import pydoc
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -29,15 +33,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bayesdual import selection
 from bayesdual.kprior import function_space_loss, weight_space_loss
 from bayesdual.memory import fair_shares
 from bayesdual.scenarios.data import digits, fashion_mnist, normalise
-from bayesdual.selection import Candidates
+from bayesdual.selection import Candidates, Selection
 from bayesdual.sensitivity import curvature, last_layer_variance, leverage
 
 SIZES = (10, 20, 50, 100, 200, 500)
 SELECTIONS = ("random", "herding", "coverage", "dual_coverage", "score_sampling", "top_score")
+SELECTIONS += ("bayesdual.gradient_matching.gradient_matching",)
 PATH = tuple(i / 10 for i in range(1, 11))
 CLASSES, OLD = 10, 5
 GRADIENT = 1e-7  # norm at the old solution, relative to that at the new one
@@ -119,11 +123,55 @@ def conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor, rounds: i
     return x
 
 
+def find_selection(name: str) -> Selection:
+    """A selection by its name in `bayesdual.selection`, or by its dotted name."""
+    found = pydoc.locate(name if "." in name else f"bayesdual.selection.{name}")
+    if found is None:
+        raise SystemExit(f"--selections: there is no {name}: give a name in bayesdual.selection or a dotted name.")
+    return found
+
+
+@dataclass
+class Problem:
+    """The old solution, its past, and the past's gradient along the path to the new solution."""
+
+    model: Logistic
+    x: Tensor
+    y: Tensor
+    old: Tensor
+    points: list[Tensor]
+    truth: list[Tensor]  # gradients of the past at the points
+    candidates: Candidates
+    decay: float
+
+
+def pose(dataset: str, past: int, decay: float) -> Problem:
+    """Solves for the old weights and the new ones."""
+    x, y, new_x, new_y = load(dataset, past)
+    model = Logistic(x.shape[1], CLASSES).double()
+    model.with_weights(torch.zeros(CLASSES, x.shape[1] + 1, dtype=x.dtype))
+    optimise(model, x, y, decay)
+    old = model.theta()
+    start = model.gradient(past_loss(model, x, y, decay)).norm()
+    optimise(model, torch.cat([x, new_x]), torch.cat([y, new_y]), decay)
+    points = [old + s * (model.theta() - old) for s in PATH]
+    truth = [model.gradient(past_loss(model.with_weights(point), x, y, decay)) for point in points]
+    print(f"{dataset}: {len(x)} past and {len(new_x)} new examples, decay {decay}")
+    print(f"norm of the past's gradient: {start:.1e} at the old solution, {truth[-1].norm():.1e} at the new one")
+    if start > GRADIENT * truth[-1].norm():
+        raise SystemExit("the old solution is no optimum: the error with all examples would not be 0.")
+    with torch.no_grad():
+        f = model.with_weights(old)(x)
+    p = f.softmax(1)
+    precision = curvature(p).T @ x.square() + decay, curvature(p).sum(0) + decay
+    v = last_layer_variance(x, *(value.reciprocal() for value in precision))
+    return Problem(model, x, y, old, points, truth, Candidates(x.float(), f.float(), leverage(p, v).float()), decay)
+
+
 def choose(
-    name: str, candidates: Candidates, y: Tensor, size: int, generator: torch.Generator
+    select: Selection, candidates: Candidates, y: Tensor, size: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Rows of the memory, and their weights, of all old classes."""
-    select = getattr(selection, name)
     mine = [torch.nonzero(y == c).squeeze(1) for c in range(OLD)]
     rows, weights = [], []
     for members, n in zip(mine, fair_shares([len(m) for m in mine], size), strict=True):
@@ -135,33 +183,18 @@ def choose(
     return torch.cat(rows), torch.cat(weights)
 
 
-def errors(
-    model: Logistic,
-    x: Tensor,
-    y: Tensor,
-    old: Tensor,
-    points: Sequence[Tensor],
-    decay: float,
-    name: str,
-    size: int,
-    seed: int,
-) -> float:
+def error(problem: Problem, select: Selection, size: int, seed: int) -> float:
     """Mean over points of the relative error of the gradient, for one memory."""
-    generator = torch.Generator().manual_seed(seed)
+    rows, weights = choose(select, problem.candidates, problem.y, size, torch.Generator().manual_seed(seed))
+    model, old = problem.model, problem.old
     with torch.no_grad():
-        f_old = model.with_weights(old)(x)
-        p = f_old.softmax(1)
-        precision = curvature(p).T @ x.square() + decay, curvature(p).sum(0) + decay
-        v = last_layer_variance(x, *(value.reciprocal() for value in precision))
-    candidates = Candidates(x.float(), f_old.float(), leverage(p, v).float())
-    rows, weights = choose(name, candidates, y, size, generator)
+        f_old = model.with_weights(old)(problem.x[rows])
     mean = {"weight": old[:, :-1], "bias": old[:, -1]}
-    flat = {key: torch.full_like(value, decay) for key, value in mean.items()}
+    flat = {key: torch.full_like(value, problem.decay) for key, value in mean.items()}
     result = []
-    for point in points:
+    for point, truth in zip(problem.points, problem.truth, strict=True):
         model.with_weights(point)
-        truth = model.gradient(past_loss(model, x, y, decay))
-        function_space = weights.sum() * function_space_loss(model(x[rows]), f_old[rows], weights)
+        function_space = weights.sum() * function_space_loss(model(problem.x[rows]), f_old, weights)
         approximation = model.gradient(function_space + weight_space_loss(model, mean, flat))
         result.append(float((truth - approximation).norm() / truth.norm()))
     return statistics.mean(result)
@@ -185,46 +218,38 @@ def plot(table: dict[str, dict[int, list[float]]], past: int, dataset: str, path
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", choices=["digits", "fashion_mnist"], default="digits")
+    parser.add_argument("--datasets", nargs="+", choices=["digits", "fashion_mnist"], default=["digits"])
     parser.add_argument("--past", type=int, default=2000, help="past examples at most, and as many new ones")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--decay", type=float, default=1.0, help="delta, the precision of the prior of each weight")
     parser.add_argument("--selections", nargs="+", default=SELECTIONS)
-    parser.add_argument("--figures", type=Path, help="folder for the figure; none is written without it")
+    parser.add_argument("--figures", type=Path, help="folder for the figures; none is written without it")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    began = time.perf_counter()
-    x, y, new_x, new_y = load(arguments.dataset, arguments.past)
-    model = Logistic(x.shape[1], CLASSES).double()
-    torch.manual_seed(0)
-    model.with_weights(torch.zeros(CLASSES, x.shape[1] + 1, dtype=x.dtype))
-    solutions, norms = [], []
-    for inputs, labels in ((x, y), (torch.cat([x, new_x]), torch.cat([y, new_y]))):
-        optimise(model, inputs, labels, arguments.decay)
-        solutions.append(model.theta())
-        norms.append(float(model.gradient(past_loss(model, x, y, arguments.decay)).norm()))
-    old, new = solutions
-    print(f"{arguments.dataset}: {len(x)} past and {len(new_x)} new examples, decay {arguments.decay}")
-    print(f"norm of the past's gradient: {norms[0]:.1e} at the old solution, {norms[1]:.1e} at the new one")
-    if norms[0] > GRADIENT * norms[1]:
-        raise SystemExit("the old solution is no optimum: the error with all examples would not be 0.")
-    points = [old + s * (new - old) for s in PATH]
-    sizes = [size for size in SIZES if size < len(x)] + [len(x)]
-    table: dict[str, dict[int, list[float]]] = {}
-    print(f"{'':16s}" + "".join(f"{'all' if size == len(x) else size:>16}" for size in sizes), flush=True)
-    for name in arguments.selections:
-        table[name] = {
-            size: [errors(model, x, y, old, points, arguments.decay, name, size, s) for s in range(arguments.seeds)]
-            for size in sizes
-        }
+    selections = {name.rsplit(".", 1)[-1]: find_selection(name) for name in arguments.selections}
+    for dataset in arguments.datasets:
+        began = time.perf_counter()
+        problem = pose(dataset, arguments.past, arguments.decay)
+        table = tabulate(problem, selections, arguments.seeds)
+        print(f"mean ± standard deviation over {arguments.seeds} seeds; {time.perf_counter() - began:.0f} s\n")
+        if arguments.figures:
+            plot(table, len(problem.x), dataset, arguments.figures / f"kprior_{dataset}.png")
+
+
+def tabulate(problem: Problem, selections: dict[str, Selection], seeds: int) -> dict[str, dict[int, list[float]]]:
+    """Errors by selection and size, printed as they come."""
+    total = len(problem.x)
+    sizes = [size for size in SIZES if size < total] + [total]
+    print(f"{'':18s}" + "".join(f"{'all' if size == total else size:>16}" for size in sizes), flush=True)
+    table = {}
+    for name, select in selections.items():
+        table[name] = {size: [error(problem, select, size, seed) for seed in range(seeds)] for size in sizes}
         cells = [
             f"{statistics.mean(v):.2e} ±{statistics.stdev(v):.0e}" if len(v) > 1 else f"{v[0]:.2e}"
             for v in table[name].values()
         ]
-        print(f"{name:16s}" + "".join(f"{cell:>16}" for cell in cells), flush=True)
-    print(f"mean ± standard deviation over {arguments.seeds} seeds; {time.perf_counter() - began:.0f} s")
-    if arguments.figures:
-        plot(table, len(x), arguments.dataset, arguments.figures / f"kprior_{arguments.dataset}.png")
+        print(f"{name:18s}" + "".join(f"{cell:>16}" for cell in cells), flush=True)
+    return table
 
 
 if __name__ == "__main__":

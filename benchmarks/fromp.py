@@ -1,0 +1,193 @@
+"""FROMP's setting: function regularisation on memorable points, task-incremental, top lambda against random.
+
+    python benchmarks/fromp.py --results benchmarks/results/fromp.jsonl [--variants NAME ...] [--table]
+
+Split Fashion-MNIST as ``configs/task_split_fmnist.yaml`` says: 5 tasks of 2 classes, 40 points a task (20 a class),
+an MLP 784-256-256-10 whose logits are masked to the task's classes, and soft labels only (the function-space term).
+Pan et al., "Continual deep learning by functional regularisation of memorable past", NeurIPS 2020, keep the points of
+highest lambda = sum_c p_c (1 - p_c); their regulariser is a Gaussian process's over such points, ours is the K-prior's,
+without their kernel. A variant is an optimizer, what holds the past, and which points are kept:
+
+    naive               nothing is kept
+    random              function space on points drawn at random
+    top lambda          function space on FROMP's points
+    top leverage        function space on the points of highest leverage sum_c lambda_c v_c under IVON's posterior
+    ... and prior       the same with the Kronecker-factored prior of the weights
+    joint               all tasks at once, by Adam, with as many epochs (upper bound)
+
+The learning rate of each variant is what is best for it on a tenth of the training data, left out with seed 0; then
+the seeds run on all training data. What counts is the mean over tasks of the test accuracy after the last task. Every
+run is appended to the results file, and a run that stands there is not made again. ``--table`` runs nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from one_run import VALIDATION, Runs, build, build_benchmark, learn, quiet, read_config
+from torch import Tensor
+
+from bayesdual.memory import IMPOSSIBLE
+from bayesdual.scenarios.data import normalise
+from bayesdual.selection import Candidates
+from bayesdual.sensitivity import curvature
+from bayesdual.stream import task_classes
+
+CONFIG = "configs/task_split_fmnist.yaml"
+ALGORITHM, OPTIMIZER = "model.algorithm.init_args.", "model.optimizer"
+GRIDS = {"Adam": (1e-4, 3e-4, 1e-3), "IVON": (0.05, 0.1, 0.2)}
+JOINT = "joint, Adam"
+
+
+def top_lambda(candidates: Candidates, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The n points of highest sum_c p_c (1 - p_c), whatever the posterior says of them; equal weights."""
+    rows = curvature(candidates.logits.softmax(1)).sum(1).argsort(descending=True, stable=True)[:n]
+    return rows, torch.ones(len(rows))
+
+
+NAIVE = {ALGORITHM + "memory_size": 0}
+KEEPING = {
+    "random": {ALGORITHM + "selection": "bayesdual.selection.random"},
+    "top lambda": {ALGORITHM + "selection": top_lambda},
+    "top leverage": {ALGORITHM + "selection": "bayesdual.selection.top_score"},
+}
+PRIOR = {ALGORITHM + "weight_prior": {"class_path": "bayesdual.kronecker.KroneckerPrior"}}
+
+
+def variants() -> dict[str, dict[str, Any]]:
+    """The settings of each variant, by its name."""
+    result: dict[str, dict[str, Any]] = {}
+    for optimizer in GRIDS:
+        result[f"naive, {optimizer}"] = NAIVE
+        for prior, settings in {"": {}, " and prior": PRIOR}.items():
+            for keeping, selection in KEEPING.items():
+                if optimizer == "IVON" or keeping != "top leverage":  # leverage needs a posterior
+                    result[f"{keeping}{prior}, {optimizer}"] = selection | settings
+    return result | {JOINT: {}}
+
+
+VARIANTS = variants()
+
+
+def optimizer_of(variant: str) -> str:
+    return variant.rsplit(", ", 1)[1]
+
+
+def make_run(runs: Runs, variant: str, lr: float, seed: int, evaluate_on: str) -> dict[str, Any]:
+    """Learns the stream by a variant."""
+    settings = dict(VARIANTS[variant])
+    if optimizer_of(variant) == "Adam":
+        settings[OPTIMIZER] = {"class_path": "torch.optim.Adam", "init_args": {}}
+    config = read_config(CONFIG, settings)
+    config["model"]["optimizer"]["init_args"]["lr"] = lr
+    run = learn_jointly if variant == JOINT else learn
+    return runs.make(run_of(variant, lr, seed, evaluate_on), lambda: run(config, seed, evaluate_on))
+
+
+def run_of(variant: str, lr: float, seed: int, evaluate_on: str) -> dict[str, Any]:
+    """What names a run in the results file."""
+    return {"variant": variant, "lr": lr, "seed": seed, "evaluate_on": evaluate_on}
+
+
+def learn_jointly(config: dict[str, Any], seed: int, evaluate_on: str) -> dict[str, Any]:
+    """Learns all tasks of a configuration's stream at once; the learning rate falls linearly. Else like `learn`."""
+    validation = VALIDATION if evaluate_on == "valid" else 0.0
+    benchmark = build_benchmark(json.dumps(config["data"]["benchmark"]), validation)
+    torch.manual_seed(seed)
+    network = build(config["model"]["network"])
+    mask = task_classes(list(benchmark.train_stream), config["model"]["network"]["init_args"]["n_classes"])
+
+    def tensors(stream: Any) -> list[tuple[Tensor, Tensor, Tensor]]:
+        return [(normalise(d.x, d.mean, d.std), d.y, d.t) for d in (experience.tensors() for experience in stream)]
+
+    def logits(x: Tensor, t: Tensor) -> Tensor:
+        return network(x).masked_fill(~mask[t], IMPOSSIBLE)
+
+    x, y, t = (torch.cat(part) for part in zip(*tensors(benchmark.train_stream), strict=True))
+    optimizer = torch.optim.Adam(network.parameters(), config["model"]["optimizer"]["init_args"]["lr"])
+    start = time.perf_counter()
+    batches = [
+        rows
+        for _ in range(config["data"]["epochs"])
+        for rows in torch.randperm(len(y)).split(config["data"]["batch_size"])
+    ]
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, config["model"]["lr_end"], len(batches))
+    for rows in batches:
+        optimizer.zero_grad()
+        F.cross_entropy(logits(x[rows], t[rows]), y[rows]).backward()
+        optimizer.step()
+        schedule.step()
+    seconds = time.perf_counter() - start
+    with torch.no_grad():
+        accuracies = [
+            float((logits(x, t).argmax(1) == y).float().mean())
+            for x, y, t in tensors(getattr(benchmark, f"{evaluate_on}_stream"))
+        ]
+    return {"accuracy": statistics.mean(accuracies), "by_experience": accuracies, "seconds": seconds}
+
+
+def learning_rate(runs: Runs, variant: str) -> float | None:
+    """The learning rate that is best on the validation stream; None if not all were tried."""
+    tried = {lr: runs.get(run_of(variant, lr, 0, "valid")) for lr in GRIDS[optimizer_of(variant)]}
+    return None if None in tried.values() else max(tried, key=lambda lr: tried[lr]["accuracy"])
+
+
+def table(runs: Runs, seeds: list[int]) -> str:
+    """Mean and standard deviation of the final accuracy over tasks, and of forgetting, in percent, by variant."""
+    lines = [f"{'':30s}{'accuracy %':>16s}{'forgetting %':>16s}{'rate':>8s}"]
+    accuracies: dict[str, dict[int, float]] = {}
+    for variant in VARIANTS:
+        lr = learning_rate(runs, variant)
+        made = {seed: runs.get(run_of(variant, lr, seed, "test")) for seed in seeds} if lr else {}
+        done = {seed: results for seed, results in made.items() if results is not None}
+        if not done:
+            continue
+        accuracies[variant] = {seed: results["accuracy"] for seed, results in done.items()}
+        cells = [percent([r[name] for r in done.values() if name in r]) for name in ("accuracy", "forgetting")]
+        few = "" if len(done) == len(seeds) else f" [{len(done)} of {len(seeds)} seeds]"
+        lines.append(f"{variant:30s}{cells[0]:>16s}{cells[1]:>16s}{lr:>8g}{few}")
+    for variant, ours in accuracies.items():
+        other = variant.replace("top lambda", "random").replace("top leverage", "random")
+        pairs = sorted(ours.keys() & accuracies.get(other, {}).keys())
+        if other != variant and len(pairs) > 1:
+            gains = [100 * (ours[seed] - accuracies[other][seed]) for seed in pairs]
+            error = statistics.stdev(gains) / len(gains) ** 0.5
+            lines.append(f"{variant} - random: {statistics.mean(gains):+.2f} (standard error {error:.2f})")
+    return "\n".join(lines)
+
+
+def percent(values: list[float]) -> str:
+    if not values:
+        return "-"
+    spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):.2f}{spread}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, required=True, help="file of results, one JSON line a run")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--threads", type=int, default=1, help="PyTorch's threads")
+    parser.add_argument("--table", action="store_true", help="print the table of what is there")
+    args = parser.parse_args()
+    quiet(args.threads)
+    runs = Runs(args.results)
+    for variant in [] if args.table else args.variants:
+        for lr in GRIDS[optimizer_of(variant)]:
+            make_run(runs, variant, lr, 0, "valid")
+    for seed in [] if args.table else args.seeds:
+        for variant in args.variants:
+            make_run(runs, variant, learning_rate(runs, variant), seed, "test")
+    print(table(runs, args.seeds))
+
+
+if __name__ == "__main__":
+    main()
