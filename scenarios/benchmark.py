@@ -140,9 +140,7 @@ class ImageBenchmark(CLScenario):
         classes_order: Labels in the order in which the experiences bring them.
     """
 
-    def __init__(
-        self, streams: Sequence[EagerCLStream], slots: Sequence[Slot], classes: tuple[str, ...]
-    ) -> None:
+    def __init__(self, streams: Sequence[EagerCLStream], slots: Sequence[Slot], classes: tuple[str, ...]) -> None:
         super().__init__(streams)
         for stream in streams:
             stream.benchmark = self  # Avalanche's evaluation looks for it there

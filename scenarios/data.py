@@ -73,9 +73,7 @@ class RawDataset:
             if len(y) == 0:
                 raise ValueError(f"The {part} data of {self.name} is empty.")
             if not 0 <= int(y.min()) <= int(y.max()) < self.n_classes:
-                raise ValueError(
-                    f"A label in the {part} data of {self.name} is outside 0..{self.n_classes - 1}."
-                )
+                raise ValueError(f"A label in the {part} data of {self.name} is outside 0..{self.n_classes - 1}.")
 
     @property
     def n_classes(self) -> int:
@@ -341,9 +339,7 @@ def _idx_dataset(
         lambda: _download(dataset_class, root, Path(dataset_class, "raw"), _IDX_FILES),
         advice,
     )
-    train_x, train_y, test_x, test_y = (
-        read_idx(files[n], n_dims=3 if "images" in n else 1) for n in _IDX_FILES
-    )
+    train_x, train_y, test_x, test_y = (read_idx(files[n], n_dims=3 if "images" in n else 1) for n in _IDX_FILES)
     for other, labels in _FIRST_LABELS.items():
         if other != name and tuple(train_y[: len(labels)].tolist()) == labels:
             raise ValueError(f"{files[_IDX_FILES[1]]} holds the labels of {other}, not of {name}.")
@@ -467,6 +463,4 @@ def read_plain_pickle(path: Path) -> dict[str, Any]:
 
 
 def _damaged(path: Path, why: str) -> ValueError:
-    return ValueError(
-        f"{path} is truncated or damaged ({why}): replace it, or remove it to download it again."
-    )
+    return ValueError(f"{path} is truncated or damaged ({why}): replace it, or remove it to download it again.")

@@ -124,8 +124,7 @@ def rotations_of(n_experiences: int, rotations: Sequence[float] | None) -> list[
         rotations = [i * 180 / n_experiences for i in range(n_experiences)]
     if len(rotations) != n_experiences or not all(math.isfinite(angle) for angle in rotations):
         raise ValueError(
-            f"rotations has one angle in degrees for each of the {n_experiences} experiences, "
-            f"unlike {list(rotations)}."
+            f"rotations has one angle in degrees for each of the {n_experiences} experiences, unlike {list(rotations)}."
         )
     return [identity if angle == 0 else Rotation(float(angle)) for angle in rotations]
 
@@ -236,6 +235,4 @@ def RotatedMNIST(
         root: Where the data is, or is downloaded to (see :func:`bayesdual.scenarios.data.mnist`).
     """
     views = rotations_of(n_experiences, rotations)
-    return domain_benchmark(
-        data.mnist(root), views, seed=seed, validation=validation, task_labels=task_labels
-    )
+    return domain_benchmark(data.mnist(root), views, seed=seed, validation=validation, task_labels=task_labels)

@@ -98,9 +98,7 @@ def test_avalanche_sees_the_same_examples_as_the_tensors(digits, task_labels):
 def test_the_seed_draws_the_class_order_and_the_validation_part(digits):
     orders = [split_benchmark(digits, 5, shuffle_classes=True, seed=s).classes_order for s in (0, 0, 1)]
     assert orders[0] == orders[1] != orders[2] and sorted(orders[2]) == list(range(10))
-    valid = [
-        torch.cat(rows_of(split_benchmark(digits, 5, validation=0.1, seed=s).valid_stream)) for s in (0, 0, 1)
-    ]
+    valid = [torch.cat(rows_of(split_benchmark(digits, 5, validation=0.1, seed=s).valid_stream)) for s in (0, 0, 1)]
     assert torch.equal(valid[0], valid[1]) and not torch.equal(valid[0], valid[2])
     assert split_benchmark(digits, 5, seed=3).classes_order == list(range(10)), "natural order unless asked"
 

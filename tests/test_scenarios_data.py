@@ -107,9 +107,7 @@ def test_digits_are_those_of_scikit_learn_with_a_fixed_stratified_test_part():
     assert int(digits.train_x.max()) == 255 and digits.n_classes == 10
     levels = torch.cat([digits.train_x, digits.test_x]).squeeze(1).to(torch.float64).mul(16 / 255).round()
     bunch = load_digits()
-    ours = sorted(
-        zip(levels.flatten(1).tolist(), torch.cat([digits.train_y, digits.test_y]).tolist(), strict=True)
-    )
+    ours = sorted(zip(levels.flatten(1).tolist(), torch.cat([digits.train_y, digits.test_y]).tolist(), strict=True))
     theirs = sorted(zip(bunch.images.reshape(-1, 64).tolist(), bunch.target.tolist(), strict=True))
     assert ours == theirs, "the two parts make up the whole"
     share = digits.test_y.bincount() / (digits.test_y.bincount() + digits.train_y.bincount())
@@ -166,9 +164,7 @@ def test_mnist_is_not_taken_for_fashion_mnist(tmp_path):
     write_idx(tmp_path)
     labels = np.array([5, 0, 4, 1, 9, 2, 1, 3, 1, 4] * 4, dtype=np.uint8)
     (tmp_path / f"{IDX_FILES[1]}.gz").write_bytes(gzip.compress(idx_bytes(labels)))
-    with pytest.raises(
-        ValueError, match="train-labels-idx1-ubyte.gz holds the labels of MNIST, not of Fashion-MNIST"
-    ):
+    with pytest.raises(ValueError, match="train-labels-idx1-ubyte.gz holds the labels of MNIST, not of Fashion-MNIST"):
         data.fashion_mnist(tmp_path)
     assert data.mnist(tmp_path).name == "MNIST"
 
@@ -184,9 +180,7 @@ def test_cifar_files_are_read_as_they_are_distributed(tmp_path):
     benchmark = scenarios.SplitCIFAR10(root=tmp_path)
     image, label, _ = benchmark.train_stream[1].dataset[0]
     tensors = benchmark.train_stream[1].tensors()
-    expected = (tensors.x[0] / 255 - torch.tensor(raw.mean).view(3, 1, 1)) / torch.tensor(raw.std).view(
-        3, 1, 1
-    )
+    expected = (tensors.x[0] / 255 - torch.tensor(raw.mean).view(3, 1, 1)) / torch.tensor(raw.std).view(3, 1, 1)
     torch.testing.assert_close(image, expected)
     assert label == int(tensors.y[0]) == 2
 
@@ -217,9 +211,7 @@ def test_cifar100_has_the_fine_classes(tmp_path):
 # ----------------------------------------------------------------------------------- missing and broken files
 
 
-def test_missing_files_are_named_with_where_they_were_looked_for_and_how_to_get_them(
-    tmp_path, no_network, monkeypatch
-):
+def test_missing_files_are_named_with_where_they_were_looked_for_and_how_to_get_them(tmp_path, no_network, monkeypatch):
     monkeypatch.setattr(data, "DEBIAN_FASHION_MNIST", tmp_path / "system")
     write_idx(tmp_path / "data" / "FashionMNIST" / "raw")
     (tmp_path / "data" / "FashionMNIST" / "raw" / f"{IDX_FILES[2]}.gz").unlink()
