@@ -17,7 +17,7 @@ import time
 import warnings
 
 from seeds import fit
-from whole_run import CONFIG
+from whole_run import CONFIG, float_tensors
 
 HOST, OURS, PEER = "Lightning host", "our strategy", "Replay, AdamW"
 
@@ -33,7 +33,6 @@ def train(side: str, seed: int) -> dict[str, float]:
     from bayesdual.kronecker import KroneckerPrior
     from bayesdual.models import MLP
     from bayesdual.scenarios import SplitFMNIST
-    from bayesdual.scenarios.data import normalise
     from bayesdual.strategies import BayesDual
 
     torch.set_num_threads(1)
@@ -48,8 +47,7 @@ def train(side: str, seed: int) -> dict[str, float]:
     else:
         optimizer = torch.optim.AdamW(model.parameters(), 3e-4)
         strategy = Replay(optimizer=optimizer, criterion=torch.nn.CrossEntropyLoss(), **common)
-        data = [experience.tensors() for experience in experiences]
-        tensors = [(normalise(d.x, d.mean, d.std), d.y) for d in data]
+        tensors = float_tensors(experiences)
         experiences = tensors_benchmark(tensors, tensors[:1], task_labels=[0] * 5).train_stream
     start = time.perf_counter()
     for experience in experiences:
@@ -57,8 +55,7 @@ def train(side: str, seed: int) -> dict[str, float]:
     seconds = time.perf_counter() - start
     model.eval()
     with torch.no_grad():
-        tests = [e.tensors() for e in stream.test_stream]
-        right = [(model(normalise(d.x, d.mean, d.std)).argmax(1) == d.y).float().mean() for d in tests]
+        right = [(model(x).argmax(1) == y).float().mean() for x, y in float_tensors(stream.test_stream)]
     return {"seconds": seconds, "accuracy": float(torch.stack(right).mean())}
 
 

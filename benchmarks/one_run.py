@@ -1,4 +1,4 @@
-"""What several benchmarks share: one run by the Lightning host from a changed configuration, and results on disk."""
+"""One run by the Lightning host from a changed configuration, and results on disk: what ``fromp.py`` is made of."""
 
 from __future__ import annotations
 
