@@ -1,22 +1,27 @@
-"""Parameters, their state and a buffer, cut into blocks that are worked through one at a time.
+"""Parameters with their state and a buffer, in blocks that are worked through one at a time.
 
 A step that goes through all parameters once per operation fetches them from memory each time; in a block they stay in
-the cache. Small parameters share a block, so that few calls are made, and large ones are cut. On a CPU threads share
-the blocks.
+the cache. What belongs to the parameters stands in one flat tensor of each kind, in their order, and a block is a
+stretch of it, so that few calls are made however small the parameters are; these keep their own storage. On a CPU
+threads share the blocks.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate, groupby
 from threading import Barrier
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from bayesdual.workspace import spare
 
 Tensors = list[Tensor]
 
@@ -25,32 +30,83 @@ DEVICE_BLOCK = 1 << 24
 FEW_BLOCKS = 4  # so many are done before other threads have woken up
 
 
-@dataclass
+class Piece:
+    """A parameter, or a part of one in the order of memory.
+
+    Args:
+        owner: The parameter.
+        part: Which part of it; None: all.
+    """
+
+    def __init__(self, owner: Tensor, part: slice | None = None) -> None:
+        self.owner, self.part = owner, part
+        self.value = self.of(owner.detach())
+        self.size, self.shape = self.value.numel(), self.value.shape
+        self.strides = self.value.stride() if _is_dense(self.value) else torch.empty(self.shape, device="meta").stride()
+
+    def of(self, like: Tensor) -> Tensor:
+        """The same part of a tensor of the shape and strides of the parameter."""
+        return like if self.part is None else _in_memory_order(like)[self.part]
+
+    def within(self, flat: Tensor, start: int) -> Tensor:
+        """What stands at ``start`` of a flat tensor, in the shape of the piece."""
+        return flat.as_strided(self.shape, self.strides, flat.storage_offset() + start)
+
+
 class Block:
-    """Pieces of parameters of one group, and the same pieces of what belongs to them."""
+    """Pieces of parameters of one group, and a flat tensor of each kind of what belongs to them.
 
-    number: int
-    group: dict[str, Any]
-    size: int = 0
-    owners: Tensors = field(default_factory=list)
-    parts: list[slice | None] = field(default_factory=list)  # which part of the owner; None: all
-    params: Tensors = field(default_factory=list)
-    buffer: Tensors = field(default_factory=list)
-    hess: Tensors = field(default_factory=list)
-    momentum: Tensors = field(default_factory=list)
-    sampled: bool = False
+    Args:
+        number: Which block this is.
+        group: The group.
+        pieces: The pieces, in the order of the flat tensors.
+        hess: Their Hessians.
+        momentum: Their momenta.
+        buffer: As large.
+    """
 
-    def add(self, p: Tensor, part: slice | None, buffer: Tensor, state: Mapping[str, Any]) -> None:
-        self.owners.append(p)
-        self.parts.append(part)
-        for pieces, whole in (
-            (self.params, p.detach()),
-            (self.buffer, buffer),
-            (self.hess, state["hess"]),
-            (self.momentum, state["momentum"]),
-        ):
-            pieces.append(piece(whole, part))
-        self.size += self.params[-1].numel()
+    def __init__(
+        self, number: int, group: dict[str, Any], pieces: list[Piece], hess: Tensor, momentum: Tensor, buffer: Tensor
+    ) -> None:
+        self.number, self.group, self.pieces = number, group, pieces
+        self.hess, self.momentum, self.buffer = hess, momentum, buffer
+        self.starts = list(accumulate((piece.size for piece in pieces), initial=0))
+        self.owners = [piece.owner for piece in pieces]
+        self.params = [piece.value for piece in pieces]
+        self.momenta, self.means = self.split(momentum), self.split(buffer)
+        self._spares: dict[tuple[str, int], tuple[Tensor, Tensors]] = {}
+        self.sampled = False
+
+    def split(self, flat: Tensor) -> Tensors:
+        """A flat tensor of the block, piece by piece."""
+        return [piece.within(flat, start) for piece, start in zip(self.pieces, self.starts, strict=False)]
+
+    def parts_of(self, tensors: Mapping[Tensor, Tensor]) -> Tensors:
+        """Of tensors given by parameter, the parts that belong to the pieces."""
+        return [piece.of(tensors[piece.owner]) for piece in self.pieces]
+
+    def spare(self, name: str) -> tuple[Tensor, Tensors]:
+        """A flat tensor for what is needed for a moment, and the same piece by piece."""
+        key = name, threading.get_ident()
+        if key in self._spares:
+            return self._spares[key]
+        flat = spare(name, self.starts[-1], self.hess.dtype, self.hess.device)
+        both = flat, self.split(flat)
+        if flat.device.type == "cpu":  # elsewhere it is to be given back
+            self._spares[key] = both
+        return both
+
+    def having(self, grads: Mapping[Tensor, Tensor]) -> Iterator[Block]:
+        """The stretches of the block whose parameters have a gradient: the block itself, if all have."""
+        if all(p in grads for p in self.owners):
+            yield self
+            return
+        for has, places in groupby(range(len(self.pieces)), lambda i: self.owners[i] in grads):
+            first, *_, last = [*places] * 2
+            stretch = slice(self.starts[first], self.starts[last + 1])
+            if has:
+                flats = (flat[stretch] for flat in (self.hess, self.momentum, self.buffer))
+                yield Block(self.number, self.group, self.pieces[first : last + 1], *flats)
 
 
 @dataclass
@@ -75,32 +131,59 @@ class Layout:
 
     Args:
         params: The parameters, each with its group.
-        states: ``hess`` and ``momentum`` of each, with the strides of its buffer.
-        buffers: Another tensor for each.
+        states: ``hess`` and ``momentum`` of each, as far as there are any; afterwards they are parts of the blocks.
+            What is new of a parameter starts with its group's ``hess_init``, and with 0.
+
+    Raises:
+        ValueError: A state is larger than its parameter.
     """
 
     def __init__(
-        self,
-        params: list[tuple[dict[str, Any], Tensor]],
-        states: Mapping[Tensor, Mapping[str, Any]],
-        buffers: Mapping[Tensor, Tensor],
+        self, params: list[tuple[dict[str, Any], Tensor]], states: MutableMapping[Tensor, dict[str, Any]]
     ) -> None:
-        self.buffers = buffers
         self.places: list[_Place] = []
         self.blocks: list[Block] = []
-        open_blocks: dict[Any, Block] = {}
+        self.buffers: dict[Tensor, Tensor] = {}
+        alike: dict[Any, list[tuple[dict[str, Any], Tensor]]] = {}
         for group, p in params:
-            self.places.append(_Place(group, p, p.detach(), states[p]["hess"], states[p]["momentum"]))
-            room = CPU_BLOCK if p.device.type == "cpu" else DEVICE_BLOCK
-            for part in _cut(p, room):
-                size = p.numel() if part is None else part.stop - part.start
-                kind = (id(group), p.device, p.dtype)
-                if kind not in open_blocks or open_blocks[kind].size + size > room:
-                    open_blocks[kind] = Block(len(self.blocks), group)
-                    self.blocks.append(open_blocks[kind])
-                open_blocks[kind].add(p, part, buffers[p], states[p])
+            alike.setdefault((id(group), p.device, p.dtype), []).append((group, p))
+        for members in alike.values():
+            self._lay_out(members, states)
+        order = {p: i for i, (_, p) in enumerate(params)}
+        self.places.sort(key=lambda place: order[place.p])
 
-    def is_of(self, params: list[tuple[dict[str, Any], Tensor]], states: Mapping[Tensor, Mapping[str, Any]]) -> bool:
+    def _lay_out(
+        self, params: list[tuple[dict[str, Any], Tensor]], states: MutableMapping[Tensor, dict[str, Any]]
+    ) -> None:
+        """Makes the blocks of parameters of one group, device and type."""
+        total = sum(p.numel() for _, p in params)
+        hess, momentum, buffer = flats = [params[0][1].new_empty(total, requires_grad=False) for _ in range(3)]
+        room = CPU_BLOCK if buffer.device.type == "cpu" else DEVICE_BLOCK
+        pieces: list[list[Piece]] = []
+        start = size = 0
+        for group, p in params:
+            whole, state = Piece(p), states[p]
+            for name, flat, fill in (("hess", hess, group["hess_init"]), ("momentum", momentum, 0.0)):
+                mine = whole.within(flat, start)
+                fill_(mine, state.get(name), fill)
+                state[name] = mine
+            self.buffers[p] = whole.within(buffer, start)
+            self.places.append(_Place(group, p, whole.value, state["hess"], state["momentum"]))
+            start += whole.size
+            for piece in [Piece(p, part) for part in _cut(whole.value, room)]:
+                if not pieces or size + piece.size > room:
+                    pieces.append([])
+                    size = 0
+                pieces[-1].append(piece)
+                size += piece.size
+        stop = 0
+        for mine in pieces:
+            start, stop = stop, stop + sum(piece.size for piece in mine)
+            self.blocks.append(Block(len(self.blocks), params[0][0], mine, *(flat[start:stop] for flat in flats)))
+
+    def is_of(
+        self, params: list[tuple[dict[str, Any], Tensor]], states: MutableMapping[Tensor, dict[str, Any]]
+    ) -> bool:
         """Whether the blocks are those of these parameters and states, and these are where they were."""
         return len(params) == len(self.places) and all(
             place.p is p
@@ -147,9 +230,30 @@ class Layout:
             task.result()
 
 
-def piece(tensor: Tensor, part: slice | None) -> Tensor:
-    """A part of a dense tensor, in the order of memory; all of any tensor if ``part`` is None."""
-    return tensor if part is None else tensor.as_strided((tensor.numel(),), (1,))[part]
+def fill_(new: Tensor, old: Tensor | None, fill: float) -> None:
+    """Puts ``old`` in the corner of ``new`` where all indices are small, and ``fill`` elsewhere.
+
+    Raises:
+        ValueError: ``old`` is larger than ``new``.
+    """
+    if old is not None and not fits(old, new):
+        raise ValueError(
+            f"IVON's state of shape {tuple(old.shape)} does not fit a parameter of shape {tuple(new.shape)}: a "
+            "parameter can grow, but not shrink."
+        )
+    if old is None or old.shape != new.shape:
+        new.fill_(fill)
+    if old is not None:
+        new[tuple(slice(n) for n in old.shape)] = old.to(new)
+
+
+def fits(old: Tensor, new: Tensor) -> bool:
+    """Whether one tensor can be the corner of another."""
+    return old.dim() == new.dim() and all(a <= b for a, b in zip(old.shape, new.shape, strict=True))
+
+
+def _in_memory_order(dense: Tensor) -> Tensor:
+    return dense.as_strided((dense.numel(),), (1,))
 
 
 def _cut(tensor: Tensor, room: int) -> list[slice | None]:

@@ -33,52 +33,67 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch._utils import _unflatten_dense_tensors
 from torch.optim import Optimizer
 
-from bayesdual.blocks import Block, Layout, Tensors, piece
-from bayesdual.noise import standard_normal
+from bayesdual.blocks import Block, Layout, Tensors, fill_, fits
+from bayesdual.noise import standard_normal_
 from bayesdual.processes import average, rank_and_world_size, refuse_averaged, same_on_all
 
 # -- the equations, in place on lists of tensors
 
 
-def perturb_(params: Tensors, noise: Tensors, hess: Tensors, ess: float, decay: float) -> None:
-    """Turns m into theta = m + eps; ``noise`` is standard normal."""
-    deviation = [(h + decay).rsqrt_() for h in hess]
+def perturb_(params: Tensors, noise: Tensors, deviation: Tensors, ess: float) -> None:
+    """Turns m into theta = m + eps; ``noise`` is standard normal, ``deviation`` (h + d)^(-1/2)."""
     torch._foreach_addcmul_(params, noise, deviation, value=ess**-0.5)
 
 
-def update_(
-    mean: Tensors,
-    hess: Tensors,
-    momentum: Tensors,
-    grad: Tensors,
-    product: Tensors,
+def update_state_(
+    hess: Tensor,
+    momentum: Tensor,
+    grad: Tensor,
+    product: Tensor,
+    precision: Tensor,
     *,
-    step_size: float,
-    debias: list[float],
     betas: tuple[float, float],
     ess: float,
     decay: float,
-    clip_radius: float,
 ) -> None:
-    """Does the last three lines at the top of this file; ``product`` holds e and is used up.
+    """Does the lines of momentum and Hessian at the top of this file.
 
     Args:
-        mean, hess, momentum, grad, product: m, h, u, the mean of g, and e.
-        step_size: a.
-        debias: 1 - b1^t for each tensor.
-        betas, ess, decay, clip_radius: b1 and b2, N, d, xi.
+        hess, momentum, grad: h, u, the mean of g.
+        product: e; it is used up.
+        precision: Is given h + d of the new h.
+        betas, ess, decay: b1 and b2, N, d.
     """
     beta1, beta2 = betas
     rate = (1 - beta2) * ess
-    torch._foreach_lerp_(momentum, grad, 1 - beta1)
-    precision = torch._foreach_add(hess, decay)  # h + d
-    torch._foreach_addcdiv_(product, hess, precision, value=-1 / ess)  # q / rate
-    torch._foreach_addcmul_(product, product, product, value=0.5 * rate)  # (q + q^2 / 2) / rate
-    torch._foreach_addcmul_(hess, precision, product, value=rate)
-    torch._foreach_addcmul_(precision, precision, product, value=rate)  # that of the new h
+    momentum.lerp_(grad, 1 - beta1)
+    torch.add(hess, decay, out=precision)
+    product.addcdiv_(hess, precision, value=-1 / ess)  # q / rate
+    product.addcmul_(product, product, value=0.5 * rate)  # (q + q^2 / 2) / rate
+    hess.addcmul_(precision, product, value=rate)
+    precision.addcmul_(precision, product, value=rate)
+
+
+def update_mean_(
+    mean: Tensors,
+    momentum: Tensors,
+    precision: Tensors,
+    *,
+    step_size: float,
+    debias: list[float],
+    decay: float,
+    clip_radius: float,
+) -> None:
+    """Does the last line at the top of this file.
+
+    Args:
+        mean, momentum, precision: m, u, h + d.
+        step_size: a.
+        debias: 1 - b1^t for each tensor.
+        decay, clip_radius: d, xi.
+    """
     if math.isinf(clip_radius):
         if decay:
             torch._foreach_addcdiv_(mean, mean, precision, value=-step_size * decay)
@@ -97,21 +112,23 @@ def update_(
 
 def draw_(block: Block, key: str) -> None:
     """Keeps the mean, and puts a sample into the parameters."""
-    torch._foreach_copy_(block.buffer, block.params)
+    torch._foreach_copy_(block.means, block.params)
     block.sampled = True
-    first = block.params[0]
-    noise = standard_normal(block.size, f"{key} {block.number}", first.dtype, first.device)
-    noises = _unflatten_dense_tensors(noise, block.params)  # views, shaped as the parameters
-    perturb_(block.params, noises, block.hess, block.group["ess"], block.group["weight_decay"])
+    deviation, deviations = block.spare("first")
+    torch.add(block.hess, block.group["weight_decay"], out=deviation).rsqrt_()
+    noise, noises = block.spare("second")
+    standard_normal_(noise, f"{key} {block.number}")
+    perturb_(block.params, noises, deviations, block.group["ess"])
 
 
 def restore_(block: Block) -> None:
     """Puts the mean back, and keeps eps, as the parameters have rounded it."""
     if block.sampled:
-        eps = torch._foreach_sub(block.params, block.buffer)
-        torch._foreach_copy_(block.params, block.buffer)
+        theta, thetas = block.spare("first")
+        torch._foreach_copy_(thetas, block.params)
+        torch._foreach_copy_(block.params, block.means)
         block.sampled = False  # if a call is interrupted before this, the next still finds the mean
-        torch._foreach_copy_(block.buffer, eps)
+        torch.sub(theta, block.buffer, out=block.buffer)
 
 
 @dataclass
@@ -127,7 +144,7 @@ class _Run:
 
     def reset(self) -> None:
         """Forgets what can be made again."""
-        self.layout = Layout([], {}, {})
+        self.layout = Layout([], {})
         self.seed_is_shared = False
         self.gradients_are_local = False
         self.zeroed = False  # the gradients, since the last sample
@@ -498,36 +515,37 @@ class IVON(Optimizer):
         return {p: torch.empty_like(p).copy_(g) for p, (g, _) in pairs.items()}
 
     def _update(self, block: Block, grads: dict[Tensor, Tensor], averaged: bool) -> None:
-        """Steps the pieces of a block whose parameters have a gradient; ``averaged``: the buffers hold products."""
-        having = [i for i, p in enumerate(block.owners) if p in grads]
-        if not having:
-            return
-        owners, mean, product, hess, momentum = (
-            [pieces[i] for i in having]
-            for pieces in (block.owners, block.params, block.buffer, block.hess, block.momentum)
-        )
-        grad = [piece(grads[block.owners[i]], block.parts[i]) for i in having]
+        """Steps the pieces of a block whose parameters have a gradient; ``averaged``: the buffer holds products."""
         group = block.group
-        decay, betas = group["weight_decay"], group["betas"]
-        if not averaged:
+        decay, beta1 = group["weight_decay"], group["betas"][0]
+        for part in block.having(grads):
+            (grad, parts), (precision, precisions) = part.spare("first"), part.spare("second")
+            product = part.buffer
+            torch._foreach_copy_(parts, part.parts_of(grads))
+            if not averaged:
+                torch.mul(grad, grad if self.hess_approx == "gradsq" else product, out=product)
             if self.hess_approx == "gradsq":
-                torch._foreach_copy_(product, grad)
-            torch._foreach_mul_(product, grad)
-        if self.hess_approx == "gradsq":
-            torch._foreach_div_(product, torch._foreach_add(hess, decay))
-        update_(
-            mean,
-            hess,
-            momentum,
-            grad,
-            product,
-            step_size=float(group["lr"]) * (group["hess_init"] + decay if group["rescale_lr"] else 1.0),
-            debias=[1 - betas[0] ** self.state[p]["step"] if group["debias"] else 1.0 for p in owners],
-            betas=betas,
-            ess=group["ess"],
-            decay=decay,
-            clip_radius=group["clip_radius"],
-        )
+                product.div_(torch.add(part.hess, decay, out=precision))
+            update_state_(
+                part.hess,
+                part.momentum,
+                grad,
+                product,
+                precision,
+                betas=group["betas"],
+                ess=group["ess"],
+                decay=decay,
+            )
+            steps = [self.state[p]["step"] for p in part.owners]
+            update_mean_(
+                part.params,
+                part.momenta,
+                precisions,
+                step_size=float(group["lr"]) * (group["hess_init"] + decay if group["rescale_lr"] else 1.0),
+                debias=[1 - beta1**step if group["debias"] else 1.0 for step in steps],
+                decay=decay,
+                clip_radius=group["clip_radius"],
+            )
 
     # -- state
 
@@ -555,7 +573,7 @@ class IVON(Optimizer):
         ours = [p for group in self.param_groups for p in group["params"]]
         for i, p in zip(saved, ours, strict=False):  # torch complains of their number
             hess = state_dict["state"].get(i, {}).get("hess")
-            if hess is not None and not _fits(hess, p):
+            if hess is not None and not fits(hess, p):
                 raise ValueError(
                     f"the state of {self._name(p)} has shape {tuple(hess.shape)}: load one that was saved with the "
                     "same model, or with a head of fewer classes."
@@ -601,10 +619,9 @@ class IVON(Optimizer):
             warnings.warn("the samples since the last step were dropped: the parameters have changed.", stacklevel=4)
         for group in self.param_groups:
             _check_group(group)
-        buffers = {p: torch.empty_like(p.detach()) for _, p in trainable}
-        for group, p in trainable:
-            _fit(self.state[p], buffers[p], group["hess_init"])
-        run.layout = Layout(trainable, self.state, buffers)
+        for _, p in trainable:
+            self.state[p].setdefault("step", 0)
+        run.layout = Layout(trainable, self.state)
 
 
 def _find_nonfinite(grads: dict[Tensor, Tensor]) -> Tensor | None:
@@ -619,38 +636,15 @@ def _find_nonfinite(grads: dict[Tensor, Tensor]) -> Tensor | None:
     return next((p for p, g in grads.items() if not bool(g.isfinite().all())), None)
 
 
-def _fit(state: dict[str, Any], like: Tensor, hess_init: float) -> None:
-    """Makes the state of a parameter, or fits it to the parameter where this has changed."""
-    state.setdefault("step", 0)
-    for name, fill in (("hess", hess_init), ("momentum", 0.0)):
-        value = state.get(name)
-        if value is None or any(f(value) != f(like) for f in (Tensor.size, Tensor.stride, _kind)):
-            state[name] = grow(value, like, fill)
-
-
 def grow(old: Tensor | None, like: Tensor, fill: float) -> Tensor:
     """Returns a tensor as ``like``, with ``old`` in the corner where all indices are small and ``fill`` elsewhere.
 
     Raises:
         ValueError: ``old`` is larger than ``like``.
     """
-    new = torch.full_like(like, fill, requires_grad=False)
-    if old is not None:
-        if not _fits(old, like):
-            raise ValueError(
-                f"IVON's state of shape {tuple(old.shape)} does not fit a parameter of shape {tuple(like.shape)}: a "
-                "parameter can grow, but not shrink."
-            )
-        new[tuple(slice(n) for n in old.shape)] = old.to(new)
+    new = torch.empty_like(like, requires_grad=False)
+    fill_(new, old, fill)
     return new
-
-
-def _fits(old: Tensor, like: Tensor) -> bool:
-    return old.dim() == like.dim() and all(a <= b for a, b in zip(old.shape, like.shape, strict=True))
-
-
-def _kind(tensor: Tensor) -> tuple[torch.device, torch.dtype]:
-    return tensor.device, tensor.dtype
 
 
 def _check_group(group: dict[str, Any]) -> None:

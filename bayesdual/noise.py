@@ -20,6 +20,8 @@ import torch
 from numpy.random.bit_generator import ISeedSequence
 from torch import Tensor
 
+from bayesdual.workspace import spare
+
 VALUES = 1 << 16
 LATTICE = (19_463, 9_731)
 
@@ -34,15 +36,28 @@ class _Seed(ISeedSequence):
         return np.frombuffer(self._digest, dtype)[:n_words]
 
 
-def standard_normal(size: int, key: str, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Draws from N(0, 1), shape (size,), the same for the same arguments and independent for other keys."""
+def standard_normal_(out: Tensor, key: str) -> Tensor:
+    """Fills a tensor of shape (N,) from N(0, 1): the same for the same key and N, and independent for other keys.
+
+    Args:
+        out: What is filled; where it begins, memory must be aligned to two of its numbers.
+        key: Any text.
+
+    Returns:
+        ``out``.
+    """
     digest = hashlib.blake2b(key.encode(), digest_size=24).digest()
-    if device.type != "cpu" or dtype != torch.float32:
-        generator = torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-        return torch.empty(size, dtype=dtype, device=device).normal_(generator=generator)
+    if out.device.type != "cpu" or out.dtype != torch.float32:
+        generator = torch.Generator(out.device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        return out.normal_(generator=generator)
     seed: Any = _Seed(digest)
-    bits = np.random.SFC64(seed).random_raw(-(-size // 8)).view(np.uint16)
-    return _pairs().index_select(0, torch.from_numpy(bits).int()).view(torch.float32)[:size]
+    bits = np.random.SFC64(seed).random_raw(-(-len(out) // 8)).view(np.uint16)
+    index, pairs = spare("noise index", len(bits), torch.int32, out.device), len(out) // 2
+    index.copy_(torch.from_numpy(bits))
+    torch.index_select(_pairs(), 0, index[:pairs], out=out[: 2 * pairs].view(torch.int64))
+    if len(out) % 2:
+        out[-1] = _pairs()[index[pairs]].view(1).view(torch.float32)[0]
+    return out
 
 
 @lru_cache(maxsize=1)

@@ -56,10 +56,7 @@ def assert_same(a, b):
 def draws_of_reference(monkeypatch):
     """ivon-opt draws one randn for each group, and so do we, small as they are."""
 
-    def standard_normal(size, key, dtype, device):
-        return torch.randn(size, dtype=dtype)
-
-    monkeypatch.setattr(bayesdual.ivon, "standard_normal", standard_normal)
+    monkeypatch.setattr(bayesdual.ivon, "standard_normal_", lambda out, key: out.normal_())
 
 
 @pytest.mark.parametrize("approx", ["price", "gradsq"])
@@ -120,12 +117,10 @@ positive = st.floats(1e-4, 1e3)
 @given(st.lists(st.tuples(numbers, numbers, positive, numbers), min_size=1, max_size=5), positive, st.floats(0, 0.9999))
 def test_precision_is_never_less_than_halved(rows, decay, beta2):
     """For h + d > 0, whatever the gradients."""
-    m, g, h, e = (torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True))
-    new = h.clone()
-    bayesdual.ivon.update_(
-        [m], [new], [torch.zeros_like(m)], [g], [e], step_size=0.1, debias=[1.0], betas=(0.9, beta2), ess=10.0,
-        decay=decay, clip_radius=math.inf,
-    )  # fmt: skip
+    u, g, h, e = (torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True))
+    new, precision = h.clone(), torch.empty_like(h)
+    bayesdual.ivon.update_state_(new, u, g, e, precision, betas=(0.9, beta2), ess=10.0, decay=decay)
+    torch.testing.assert_close(precision, new + decay, rtol=1e-6, atol=1e-6)
     assert bool((new + decay >= (h + decay) / 2 * (1 - 1e-9)).all())
 
 
@@ -159,6 +154,40 @@ def test_threads_and_layout_in_memory_do_not_change_the_result(monkeypatch, appr
     assert_same(results[0], results[1])
     if approx == "gradsq":  # which does not depend on the noise
         torch.testing.assert_close(results[0], results[2])
+
+
+def cubed_step(optimizer, params):
+    with optimizer.sampled_params(train=True):
+        optimizer.zero_grad()
+        sum((p**3).sum() for p in params).backward()
+    optimizer.step()
+
+
+def test_parameters_without_a_gradient_do_not_disturb_their_neighbours(monkeypatch):
+    """In a block whose parameters do not all have one, in the first steps and later."""
+    monkeypatch.setattr(bayesdual.ivon, "standard_normal_", lambda out, key: out.fill_(0.5))
+    together, alone = ([nn.Parameter(torch.ones(n, 2)) for n in (3, 2, 4, 1, 5, 2)] for _ in range(2))
+    optimizer = IVON(together, lr=0.1, ess=10)
+    optimizers = [IVON([p], lr=0.1, ess=10) for p in alone]
+    for used in ((1, 2, 4), (0, 1, 2, 3, 4, 5), (0, 5), (3,)):
+        cubed_step(optimizer, [together[i] for i in used])
+        for i in used:
+            cubed_step(optimizers[i], [alone[i]])
+    for p, q, own in zip(together, alone, optimizers, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=0)
+        for name in ("step", "hess", "momentum"):
+            torch.testing.assert_close(optimizer.state[p][name], own.state[q][name], rtol=1e-6, atol=0)
+
+
+def test_a_parameter_whose_numbers_have_gaps_between_them():
+    results = []
+    for p in (nn.Parameter(torch.ones(4, 6)[:, ::2]), nn.Parameter(torch.ones(4, 3))):
+        params = [p, nn.Parameter(torch.ones(5))]
+        optimizer = IVON(params, lr=0.1, ess=10, seed=0)
+        for _ in range(3):
+            cubed_step(optimizer, params)
+        results.append(snapshot(optimizer))
+    assert_same(*results)
 
 
 # -- both idioms, samples and gradients
