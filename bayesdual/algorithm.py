@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bayesdual.condensation import Condensation, cell_means, sees_means
+from bayesdual.condensation import Condensation, Sight, memory_vectors
 from bayesdual.kprior import Predict, WeightPrior, function_space_loss, label_loss
 from bayesdual.memory import Exemplars, Memory, concatenate
 from bayesdual.posterior import Posterior
@@ -61,8 +61,8 @@ class BayesDual:
         temperature: T of the soft labels.
         weight_prior: What holds the weights where the past needs them; None leaves the weight-space term out.
         selection: Which examples of each class are kept (see ``bayesdual.selection``).
-        condensation: How an exemplar is made to stand for the examples around it (see ``bayesdual.condensation``), in
-            networks whose first layer is linear; others, and None, keep exemplars as they are.
+        condensation: How an exemplar is made to stand for the examples around it (see ``bayesdual.condensation``);
+            None keeps exemplars as they are.
         candidates: Examples of each class that are scored and chosen among; of more, a random part is. At least as many
             as there is room for are.
 
@@ -78,7 +78,7 @@ class BayesDual:
         temperature: float = 2.0,
         weight_prior: WeightPrior | None = None,
         selection: Selection = dual_coverage,
-        condensation: Condensation | None = cell_means,
+        condensation: Condensation | None = memory_vectors,
         candidates: int = 1500,
     ) -> None:
         if replay_batch_size < 1:
@@ -203,19 +203,18 @@ class BayesDual:
         if self.memory.budget:
             room = self.memory.room_for(data.y, experience, self._generator)
             rows = self._candidates(data.y, room)
-            condensation = self.condensation if sees_means(module) else None
-            if condensation is not None:
-                self._merge_old(condensation, predict, data.y, experience, room)
+            if self.condensation is not None:
+                self._merge_old(module, predict, data.y, experience, room)
             chosen = []
             if len(rows):
                 known = survey(module, predict, data, rows, posterior, device)
                 for label, n in room.items():
                     if n:
                         exemplars, others = self._choose(known, data, rows, experience, label, n)
-                        if condensation is not None and len(others):
+                        if self.condensation is not None and len(others):
                             alike = replace(exemplars, weights=torch.ones_like(exemplars.weights))
                             x = data.take(others).to(device)
-                            exemplars = condensed(condensation, predict, alike, x, torch.ones(len(x), device=device))
+                            exemplars = self._condensed(module, predict, alike, x, torch.ones(len(x), device=device))
                         chosen.append(exemplars)
             self.memory.update(concatenate(chosen) if chosen else None, data.y, experience, self._generator)
         else:
@@ -281,9 +280,7 @@ class BayesDual:
         )
         return exemplars, others
 
-    def _merge_old(
-        self, condensation: Condensation, predict: Predict, y: Tensor, experience: int, room: dict[int, int]
-    ) -> None:
+    def _merge_old(self, module: nn.Module, predict: Predict, y: Tensor, experience: int, room: dict[int, int]) -> None:
         """Merges the exemplars that must make room for those of a new experience into those that stay."""
         memory = self.memory
         if memory.exemplars is None:
@@ -293,27 +290,28 @@ class BayesDual:
             group = memory.exemplars.of(c, e)
             stay = share - (room.get(c, 0) if e == experience else 0)
             if 0 < stay < len(group):
-                group = condensed(condensation, predict, group[:stay], group[stay:].x, group[stay:].weights)
+                group = self._condensed(module, predict, group[:stay], group[stay:].x, group[stay:].weights)
             groups.append(group)
         memory.exemplars = concatenate(groups)
 
+    def _condensed(
+        self, module: nn.Module, predict: Predict, exemplars: Exemplars, x: Tensor, weights: Tensor
+    ) -> Exemplars:
+        """Exemplars that stand for others too, with the soft labels that belong to what they are now.
 
-def condensed(
-    condensation: Condensation, predict: Predict, exemplars: Exemplars, x: Tensor, weights: Tensor
-) -> Exemplars:
-    """Exemplars that stand for others too, with the soft labels that belong to what they are now.
-
-    Args:
-        condensation: How.
-        predict: The model's logits.
-        exemplars: M exemplars of one class.
-        x: The inputs of others of the class, shape (N, ...).
-        weights: Number of examples that each of these stands for, shape (N,).
-    """
-    merged, totals = condensation(torch.cat([exemplars.x, x]), torch.cat([exemplars.weights, weights]), len(exemplars))
-    parts = zip(merged.split(SCORING_BATCH), exemplars.t.split(SCORING_BATCH), strict=True)
-    logits = torch.cat([predict(*part).float() for part in parts])
-    return replace(exemplars, x=merged, weights=totals, logits=logits)
+        Args:
+            module: The network.
+            predict: Its logits.
+            exemplars: M exemplars of one class.
+            x: The inputs of others of the class, shape (N, ...).
+            weights: Number of examples that each of these stands for, shape (N,).
+        """
+        sight = Sight(module, predict, exemplars.t[:1], self._generator)
+        x, weights = torch.cat([exemplars.x, x]), torch.cat([exemplars.weights, weights])
+        merged, totals = self.condensation(x, weights, len(exemplars), sight)
+        parts = zip(merged.split(SCORING_BATCH), exemplars.t.split(SCORING_BATCH), strict=True)
+        logits = torch.cat([predict(*part).float() for part in parts])
+        return replace(exemplars, x=merged, weights=totals, logits=logits)
 
 
 def survey(

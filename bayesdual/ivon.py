@@ -146,6 +146,7 @@ class _Run:
         """Forgets what can be made again."""
         self.layout = Layout([], {})
         self.seed_is_shared = False
+        self.has_seen_a_loss = False
         self.gradients_are_local = False
         self.zeroed = False  # the gradients, since the last sample
         self.sampled = False  # the parameters hold a sample
@@ -416,6 +417,7 @@ class IVON(Optimizer):
     def _call(self, closure: Callable[[], Any]) -> Any:
         """Calls the closure in the sample at hand, or in new ones."""
         run = self._run
+        closure = self._looking_at_the_loss(closure)
         if run.sampled and self.mc_samples > 1:
             raise RuntimeError(
                 f"mc_samples is {self.mc_samples}, but the sample was drawn before the step, where gradients are "
@@ -439,6 +441,19 @@ class IVON(Optimizer):
             if self.mc_samples > 1:
                 self._add_to_totals(run.closed)
         return value
+
+    def _looking_at_the_loss(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """A closure, or in the first step one that warns of a loss that is a sum."""
+        if self._run.has_seen_a_loss:
+            return closure
+        self._run.has_seen_a_loss = True
+
+        def looking() -> Any:
+            value = closure()
+            warn_of_sum(getattr(value, "grad_fn", None))
+            return value
+
+        return looking
 
     def _gradients(self) -> tuple[dict[Tensor, Tensor], bool]:
         """The mean of g of each parameter that has one, and whether the buffers hold the mean of eps g already."""
@@ -622,6 +637,18 @@ class IVON(Optimizer):
         for _, p in trainable:
             self.state[p].setdefault("step", 0)
         run.layout = Layout(trainable, self.state)
+
+
+def warn_of_sum(operation: Any) -> None:
+    """Warns if the last operation of a loss, a node of autograd's graph, is a sum over several numbers."""
+    size = math.prod(getattr(operation, "_saved_self_sym_sizes", ()))
+    is_sum = type(operation).__name__.startswith("SumBackward") and size > 1
+    if is_sum or getattr(operation, "_saved_reduction", None) == 2:
+        warnings.warn(
+            "the loss looks like a sum over the batch: IVON needs the mean, or the gradient and the Hessian are as many "
+            "times too large as there are examples in it.",
+            stacklevel=2,
+        )
 
 
 def _find_nonfinite(grads: dict[Tensor, Tensor]) -> Tensor | None:

@@ -6,10 +6,11 @@ import warnings
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from bayesdual.ivon import IVON
+from bayesdual.ivon import IVON, warn_of_sum
 
 
 class IVONCallback(Callback):
@@ -38,6 +39,11 @@ class IVONCallback(Callback):
         if pl_module.automatic_optimization:
             for optimizer in _ivons(trainer):
                 optimizer.open_sample()
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Warns in the first batch if the loss is a sum."""
+        if trainer.global_step == 0 and pl_module.automatic_optimization and _ivons(trainer) and loss.grad_fn:
+            warn_of_sum(loss.grad_fn.next_functions[0][0])  # Lightning has divided it by accumulate_grad_batches
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         _restore_mean(trainer)

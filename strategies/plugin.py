@@ -189,8 +189,7 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):
 
     def _inputs(self, x: Tensor) -> Tensor:
         """What the dataset's items would be: the memory holds images that come as tensors in uint8."""
-        mean = getattr(self._data, "mean", ())
-        return normalise(x, mean, self._data.std) if mean else x
+        return normalise(x, self._data.mean, self._data.std) if x.dtype == torch.uint8 else x
 
 
 @contextmanager

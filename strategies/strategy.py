@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bayesdual import algorithm
-from bayesdual.condensation import Condensation, cell_means
+from bayesdual.condensation import Condensation, memory_vectors
 from bayesdual.kprior import WeightPrior
 from bayesdual.scenarios.data import normalise
 from bayesdual.selection import Selection
@@ -80,7 +80,7 @@ class BayesDual(SupervisedTemplate):
         weight_prior: WeightPrior | None = None,
         selection: Selection | None = None,
         candidates: int | None = None,
-        condensation: Condensation | None = cell_means,
+        condensation: Condensation | None = memory_vectors,
     ) -> None:
         options = {
             "replay_batch_size": replay_batch_size,

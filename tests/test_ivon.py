@@ -5,10 +5,12 @@ import itertools
 import math
 import pickle
 import shutil
+import warnings
 
 import ivon as reference
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning import LightningModule, Trainer
@@ -725,3 +727,32 @@ def test_sparse_gradients_are_refused():
     optimizer = IVON(table.parameters(), lr=0.1, ess=10)
     with pytest.raises(ValueError, match="sparse=False"):
         optimizer.step(lambda: table(torch.tensor([1])).sum().backward())
+
+
+@pytest.mark.parametrize(
+    ("loss", "is_sum"),
+    [
+        (lambda f, y: F.cross_entropy(f, y, reduction="sum"), True),
+        (lambda f, y: F.cross_entropy(f, y, reduction="none").sum(), True),
+        (lambda f, y: F.mse_loss(f, torch.zeros_like(f), reduction="sum"), True),
+        (lambda f, y: F.cross_entropy(f, y), False),
+        (lambda f, y: F.cross_entropy(f, y, reduction="sum") / len(y), False),
+        (lambda f, y: (F.cross_entropy(f, y, reduction="none") / len(y))[:1].sum(), False),
+    ],
+)
+def test_warns_once_of_a_loss_that_is_a_sum(loss, is_sum):
+    model = nn.Linear(4, 3)
+    optimizer = IVON(model.parameters(), lr=0.1, ess=10)
+    x, y = torch.randn(8, 4), torch.randint(3, (8,))
+
+    def closure():
+        optimizer.zero_grad()
+        value = loss(model(x), y)
+        value.backward()
+        return value
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            optimizer.step(closure)
+    assert [("IVON needs the mean" in str(w.message)) for w in caught] == [True] * is_sum

@@ -191,3 +191,15 @@ def test_manual_optimization():
 def test_an_ess_far_from_the_size_of_the_data_is_told():
     with pytest.warns(UserWarning, match="ess is 1e\\+06, but there are 32 training examples"):
         fit(Regression(ess=1e6), IVONCallback())
+
+
+@pytest.mark.parametrize("is_sum", [True, False])
+def test_a_summed_loss_is_told(is_sum):
+    class Summed(Regression):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx) if not is_sum else self.net(batch[0]).square().sum()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(Summed(), IVONCallback(), accumulate_grad_batches=2)
+    assert any("IVON needs the mean" in str(w.message) for w in caught) == is_sum
