@@ -645,8 +645,8 @@ def warn_of_sum(operation: Any) -> None:
     is_sum = type(operation).__name__.startswith("SumBackward") and size > 1
     if is_sum or getattr(operation, "_saved_reduction", None) == 2:
         warnings.warn(
-            "the loss looks like a sum over the batch: IVON needs the mean, or the gradient and the Hessian are as many "
-            "times too large as there are examples in it.",
+            "the loss looks like a sum over the batch: IVON needs the mean, or gradient and Hessian are as many times "
+            "too large as there are examples in it.",
             stacklevel=2,
         )
 
