@@ -36,7 +36,7 @@ from bayesdual.kprior import Predict
 from bayesdual.sensitivity import watching_last_linear
 
 STEPS = 20
-RATE = 0.1  # of Adam, in units of the standard deviation of the network's inputs
+RATE = 0.01  # of Adam, in units of the standard deviation of the network's inputs
 REDRAWN = 1  # networks with weights drawn anew
 BATCH = 500
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -24,6 +25,7 @@ from bayesdual.ivon_callback import IVONCallback
 from bayesdual.memory import IMPOSSIBLE
 from bayesdual.posterior import Posterior
 from bayesdual.random_state import random_state, set_random_state
+from bayesdual.rule import IVONByRule
 from bayesdual.stream import Batch, task_classes
 
 
@@ -34,8 +36,9 @@ class Learner(LightningModule):
         network: Maps inputs to logits. In a stream with task labels its logits are masked to the task's classes; a
             network whose ``forward`` takes ``task_labels`` (Avalanche's multi-head modules) gets them instead.
         algorithm: What is remembered of the past, and how.
-        optimizer: Makes an optimizer of the parameters. IVON gives the posterior that scores examples; with another
-            there is none, and examples are scored by the curvature of their loss.
+        optimizer: Makes an optimizer of the parameters; None: IVON, with settings that follow from the stream (see
+            ``bayesdual.rule``). IVON gives the posterior that scores examples; with another there is none, and examples
+            are scored by the curvature of their loss.
         lr_end: Learning rate at the end of each experience, as a share of that at its beginning; it falls linearly.
     """
 
@@ -43,7 +46,7 @@ class Learner(LightningModule):
         self,
         network: nn.Module,
         algorithm: BayesDual,
-        optimizer: Callable[[Iterable], Optimizer],
+        optimizer: IVONByRule | Callable[[Iterable], Optimizer] | None = None,
         lr_end: float = 1.0,
     ) -> None:
         super().__init__()
@@ -53,7 +56,7 @@ class Learner(LightningModule):
         self.algorithm = algorithm
         self.lr_end = lr_end
         self.history = History()
-        self._make_optimizer = optimizer
+        self._make_optimizer = IVONByRule() if optimizer is None else optimizer
         self.latest_evaluation: dict[str, Any] = {}
         self._metric: metrics.StreamMetric | None = None
         self._takes_task_labels = "task_labels" in inspect.signature(network.forward).parameters
@@ -87,10 +90,18 @@ class Learner(LightningModule):
         return logits if self.task_mask is None else logits.masked_fill(~self.task_mask[t], IMPOSSIBLE)
 
     def configure_optimizers(self) -> Optimizer:
-        optimizer = self._make_optimizer(self.network.parameters())
+        params, make = self.network.parameters(), self._make_optimizer
+        optimizer = make.make(params, *self._size()) if isinstance(make, IVONByRule) else make(params)
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         return optimizer
+
+    def _size(self) -> tuple[float, float]:
+        """Examples and steps of an experience, in the mean over experiences."""
+        stream, trainer = self.stream, self.trainer
+        sizes = stream.describe()["sizes"]
+        batch = stream.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        return statistics.mean(sizes), stream.epochs * statistics.mean(-(-size // batch) for size in sizes)
 
     def configure_callbacks(self) -> list[Callback]:
         """IVON has to be told of batches where Lightning computes gradients outside of the optimizer's step."""
