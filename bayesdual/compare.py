@@ -9,7 +9,7 @@ A comparison is a configuration file::
     benchmarks:                          # a configuration of fit, and settings changed in it by dotted key
       memory 50: {config: split_digits.yaml, set: {model.algorithm.init_args.memory_size: 50}}
     methods:
-      bayesdual: {tune: {model.optimizer.init_args.lr: [0.1, 0.2, 0.3]}}
+      bayesdual: {tune: {model.optimizer.init_args.lr_factor: [1.0, 0.5, 1.5]}}
       replay: {overlay: methods/replay.yaml, set: {model.lr_end: 1.0}}
       DER++: {peer: DER++, set: {replay_batch_size: 64}, tune: {lr: [1e-3, 3e-4, 1e-4]}}
 

@@ -47,7 +47,7 @@ class Learner(LightningModule):
         network: nn.Module,
         algorithm: BayesDual,
         optimizer: IVONByRule | Callable[[Iterable], Optimizer] | None = None,
-        lr_end: float = 1.0,
+        lr_end: float = 0.0,
     ) -> None:
         super().__init__()
         if lr_end < 0:

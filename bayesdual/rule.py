@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from bayesdual.ivon import IVON
@@ -55,19 +54,21 @@ def ivon_settings(parameters: int, examples: float, steps: float) -> dict[str, f
     }
 
 
-@dataclass(frozen=True)
 class IVONByRule:
     """IVON with settings by the rule, once it is known what is to be learned.
 
-    Attributes:
+    Args:
         lr_factor: Multiplies the rule's learning rate.
         betas: Decay of the momentum and of the Hessian.
         weight_decay: As IVON's.
     """
 
-    lr_factor: float = 1.0
-    betas: tuple[float, float] = (0.9, 0.9999)
-    weight_decay: float = 1e-4
+    def __init__(
+        self, lr_factor: float = 1.0, betas: tuple[float, float] = (0.9, 0.9999), weight_decay: float = 1e-4
+    ) -> None:
+        self.lr_factor = lr_factor
+        self.betas = betas
+        self.weight_decay = weight_decay
 
     def make(self, params: Iterable[Any], examples: float, steps: float) -> IVON:
         """Makes the optimizer of some parameters; for the numbers see :func:`ivon_settings`.

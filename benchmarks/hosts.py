@@ -29,9 +29,9 @@ def train(side: str, seed: int) -> dict[str, float]:
     from avalanche.benchmarks import tensors_benchmark
     from avalanche.training import Replay
 
-    from bayesdual import IVON
     from bayesdual.kronecker import KroneckerPrior
     from bayesdual.models import MLP
+    from bayesdual.rule import IVONByRule
     from bayesdual.scenarios import SplitFMNIST
     from bayesdual.strategies import BayesDual
 
@@ -42,7 +42,7 @@ def train(side: str, seed: int) -> dict[str, float]:
     common = {"model": model, "mem_size": 200, "train_mb_size": 64, "train_epochs": 1, "evaluator": None}
     experiences = stream.train_stream
     if side == OURS:
-        optimizer = IVON(model.parameters(), lr=0.2, ess=12000, hess_init=0.5, betas=(0.9, 0.9999))
+        optimizer = IVONByRule().make(model.parameters(), examples=12_000, steps=188)
         strategy = BayesDual(optimizer=optimizer, lr_end=0.0, temperature=3.0, weight_prior=KroneckerPrior(), **common)
     else:
         optimizer = torch.optim.AdamW(model.parameters(), 3e-4)

@@ -20,7 +20,7 @@ from bayesdual.comparison_report import Entry, blocks_of, comma_separated, compa
 from bayesdual.executors import attempt
 
 MEMORY = "model.algorithm.init_args.memory_size"
-LR = "model.optimizer.init_args.lr"
+LR = "model.optimizer.init_args.lr_factor"
 TINY = {
     "folder": "out",
     "seeds": [0, 1],
@@ -91,7 +91,7 @@ def faked(here, monkeypatch):
     def make(run):
         arguments = run.spec["arguments"]
         config, mine = arguments.get("config"), arguments.get("settings")
-        lr = config["model"]["optimizer"]["init_args"]["lr"] if config else mine["lr"]
+        lr = config["model"]["optimizer"]["init_args"]["lr_factor"] if config else mine["lr"]
         if lr > 0.15:
             raise FloatingPointError("the loss became nan")
         seed = config["seed_everything"] if config else arguments["seed"]
@@ -143,7 +143,7 @@ def test_settings_override_in_the_order_benchmark_overlay_method_tuned(here):
     assert config["data"]["epochs"] == 1  # the benchmark's
     assert config["model"]["algorithm"]["init_args"]["memory_size"] == 0  # the overlay's
     assert config["model"]["lr_end"] == 0.25  # the method's
-    assert config["model"]["optimizer"]["init_args"]["lr"] == 0.3  # what is tuned
+    assert config["model"]["optimizer"]["init_args"]["lr_factor"] == 0.3  # what is tuned
 
 
 def test_the_peer_reads_the_benchmarks_configuration(here):
@@ -169,7 +169,7 @@ def test_every_shipped_comparison_is_planned_from_any_folder(here):
         config = settings.find_configs(["--config", f"configs/{path.name}"])[1]
         comparison = compare.read_comparison(config)
         assert comparison.ours and comparison.seeds == (0, 1, 2)
-        budgets = {len(method.grid) for method in comparison.methods}
+        budgets = {len(method.grid) for method in comparison.methods if comparison.role(method) != "own"}
         assert len(budgets) == 1, "ours and the peers are tuned over as many settings"
         assert len(runs_of(comparison)) == len(comparison.cells)
 
@@ -182,8 +182,8 @@ def test_tunes_compares_and_does_nothing_twice(faked):
     assert status == 0 and "6 runs to make, and then 4 with what was chosen" in out and not Path("out").exists()
     status, out, err = call("--config", write(TINY))
     assert (status, err) == (0, "")
-    assert "ours on m20, lr 0.2, seed 0, tuning: diverged" in out
-    assert "tuned: ours lr=0.1†, Replay lr=0.001†" in out and all(len(line) <= 100 for line in out.splitlines()[-12:])
+    assert "ours on m20, lr_factor 0.2, seed 0, tuning: diverged" in out
+    assert "tuned: ours lr_factor=0.1†, Replay lr=0.001†" in out and all(len(line) <= 100 for line in out.splitlines()[-12:])
     results = json.loads(Path("out/results.json").read_text())
     assert [row["average_accuracy"] for row in results["rows"]] == pytest.approx([0.65, 0.551, 0.551])
     assert Path("out/figure.png").stat().st_size > 5000 and "| ours | .650 ± .071 |" in Path("out/table.md").read_text()
@@ -317,8 +317,8 @@ BAD = {
     "methods.x.peer needs a module of peers": {**TINY, "methods": {"x": {"peer": "SI"}}, "peers": None},
     "peers is no.such, which cannot be imported": with_("peers", value="no.such"),
     "beta is not a setting of Replay; ": with_("methods", "Replay", "set", value={"beta": 1}),
-    "methods.ours: model.optimizer.init_args.lrr is not a setting of bayesdual.IVON; did you mean": with_(
-        "methods", "ours", "set", value={"model.optimizer.init_args.lrr": 1}
+    "model.optimizer.init_args.lr_facto is not a setting of bayesdual.rule.IVONByRule; did you mean": with_(
+        "methods", "ours", "set", value={"model.optimizer.init_args.lr_facto": 1}
     ),
     "benchmarks.m20.set: data.epoch is not a setting; did you mean data.epochs?": with_(
         "benchmarks", "m20", "set", value={"data.epoch": 1}
