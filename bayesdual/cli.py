@@ -7,7 +7,6 @@ import csv
 import os
 import re
 import shutil
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich import print as rich_print
 
 from bayesdual.complaints import parsing_complaint
+from bayesdual.configuration import TRAINER_DEFAULTS, Parser
 from bayesdual.data import StreamDataModule
 from bayesdual.files import write_whole
 from bayesdual.inspection import RunReport, StreamCheckpoint, StreamProgress, evaluation_table
@@ -42,28 +42,7 @@ from bayesdual.settings import (
 
 RUNS = Path("runs")
 CHECKPOINTS = "checkpoints"
-TRAINER_DEFAULTS = {"max_epochs": -1, "enable_model_summary": False, "log_every_n_steps": 10}
 RANK_ZERO = "BAYESDUAL_RUN_DIR"  # environment variable through which the processes of a run share its directory
-NOT_WRITABLE_AS_YAML = "Unable to serialize instance"
-
-
-class Parser(LightningArgumentParser):
-    """Raises what is wrong instead of printing the usage, and takes no abbreviated flags."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
-
-    def error(self, message: str, ex: Exception | None = None) -> None:
-        raise CommandLineError(message) from ex
-
-    def dump(self, *args: Any, **kwargs: Any) -> str:
-        """Leaves out defaults that YAML cannot say, such as the transforms of Avalanche's benchmarks."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=rf"\s*{NOT_WRITABLE_AS_YAML}")
-            text = super().dump(*args, **kwargs)
-        if NOT_WRITABLE_AS_YAML not in text:
-            return text
-        return yaml.safe_dump(only_writable(yaml.safe_load(text)), sort_keys=False)
 
 
 class SaveConfig(SaveConfigCallback):
@@ -256,13 +235,6 @@ def run(argv: list[str]) -> None:
         compare.run(argv[1:])
     else:
         Cli(argv)
-
-
-def only_writable(content: Any) -> Any:
-    """Nested mappings without the values that YAML could not say."""
-    if not isinstance(content, dict):
-        return content
-    return {k: only_writable(v) for k, v in content.items() if not str(v).startswith(NOT_WRITABLE_AS_YAML)}
 
 
 # ----------------------------------------------------------------------- run directories

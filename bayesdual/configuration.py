@@ -1,10 +1,11 @@
-"""One run from its configuration: resolved to plain values, and learned from them without writing anything.
+"""Configurations: how they are parsed, and one run from one: resolved to plain values, and learned without a trace.
 
 ``fit`` does both at once, in a run directory; a comparison resolves many configurations first, and learns elsewhere.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -12,20 +13,49 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile
 from lightning import Trainer, seed_everything
+from lightning.pytorch.cli import LightningArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 
-from bayesdual.cli import TRAINER_DEFAULTS, Parser
 from bayesdual.complaints import parsing_complaint
 from bayesdual.data import StreamDataModule
 from bayesdual.learner import Learner
 from bayesdual.settings import CommandLineError, Setting, flatten, join_benchmark, read_config, to_flag
 
+TRAINER_DEFAULTS = {"max_epochs": -1, "enable_model_summary": False, "log_every_n_steps": 10}
 NOTHING_WRITTEN = {
     "logger": False,
     "enable_checkpointing": False,
     "enable_progress_bar": False,
     "enable_model_summary": False,
 }
+
+NOT_WRITABLE_AS_YAML = "Unable to serialize instance"
+
+
+class Parser(LightningArgumentParser):
+    """Raises what is wrong instead of printing the usage, and takes no abbreviated flags."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def error(self, message: str, ex: Exception | None = None) -> None:
+        raise CommandLineError(message) from ex
+
+    def dump(self, *args: Any, **kwargs: Any) -> str:
+        """Leaves out defaults that YAML cannot say, such as the transforms of Avalanche's benchmarks."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=rf"\s*{NOT_WRITABLE_AS_YAML}")
+            text = super().dump(*args, **kwargs)
+        if NOT_WRITABLE_AS_YAML not in text:
+            return text
+        return yaml.safe_dump(only_writable(yaml.safe_load(text)), sort_keys=False)
+
+
+def only_writable(content: Any) -> Any:
+    """Nested mappings without the values that YAML could not say."""
+    if not isinstance(content, dict):
+        return content
+    return {k: only_writable(v) for k, v in content.items() if not str(v).startswith(NOT_WRITABLE_AS_YAML)}
 
 
 @lru_cache(maxsize=1)

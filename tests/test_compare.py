@@ -16,6 +16,7 @@ from scipy import stats
 
 from bayesdual import compare, settings
 from bayesdual.__main__ import main
+from bayesdual.comparison import Method, read_comparison
 from bayesdual.comparison_report import Entry, blocks_of, comma_separated, comparison_figure, markdown, rows_of, short
 from bayesdual.executors import attempt
 
@@ -105,7 +106,7 @@ def faked(here, monkeypatch):
 
 
 def planned(content, folder=None):
-    return compare.read_comparison(write(content), folder)
+    return read_comparison(write(content), folder)
 
 
 def runs_of(comparison, tuning=False, seed=0):
@@ -159,7 +160,7 @@ def test_the_best_on_validation_is_chosen_and_what_diverges_loses():
     tried = [({"lr": 3}, [result(0.9), None]), ({"lr": 2}, [result(0.6), result(0.8)]), ({"lr": 1}, [result(0.7)] * 2)]
     assert compare.choose(tried) == {"lr": 2}  # of equals the first
     assert compare.choose([({"lr": 1}, [None]), ({"lr": 2}, [None])]) == {"lr": 1}
-    method = compare.Method("x", tune={"lr": [1, 2, 3], "kind": ["a", "b"]})
+    method = Method("x", tune={"lr": [1, 2, 3], "kind": ["a", "b"]})
     assert len(method.grid) == 6
     assert compare.at_edge(method, {"lr": 3, "kind": "a"}) and not compare.at_edge(method, {"lr": 2, "kind": "a"})
 
@@ -167,7 +168,7 @@ def test_the_best_on_validation_is_chosen_and_what_diverges_loses():
 def test_every_shipped_comparison_is_planned_from_any_folder(here):
     for path in Path(str(settings.resources.files("bayesdual.configs"))).glob("compare_*.yaml"):
         config = settings.find_configs(["--config", f"configs/{path.name}"])[1]
-        comparison = compare.read_comparison(config)
+        comparison = read_comparison(config)
         assert comparison.ours and comparison.seeds == (0, 1, 2)
         budgets = {len(method.grid) for method in comparison.methods if comparison.role(method) != "own"}
         assert len(budgets) == 1, "ours and the peers are tuned over as many settings"
@@ -183,7 +184,9 @@ def test_tunes_compares_and_does_nothing_twice(faked):
     status, out, err = call("--config", write(TINY))
     assert (status, err) == (0, "")
     assert "ours on m20, lr_factor 0.2, seed 0, tuning: diverged" in out
-    assert "tuned: ours lr_factor=0.1†, Replay lr=0.001†" in out and all(len(line) <= 100 for line in out.splitlines()[-12:])
+    assert "tuned: ours lr_factor=0.1†, Replay lr=0.001†" in out and all(
+        len(line) <= 100 for line in out.splitlines()[-12:]
+    )
     results = json.loads(Path("out/results.json").read_text())
     assert [row["average_accuracy"] for row in results["rows"]] == pytest.approx([0.65, 0.551, 0.551])
     assert Path("out/figure.png").stat().st_size > 5000 and "| ours | .650 ± .071 |" in Path("out/table.md").read_text()
