@@ -100,6 +100,16 @@ def resolve(*layers: str | Setting) -> dict[str, Any]:
     return content
 
 
+def made(config: Mapping[str, Any]) -> Any:
+    """The objects that a resolved configuration stands for: ``model``, ``data``, and the settings of ``trainer``.
+
+    All that they draw at random follows from ``seed_everything``.
+    """
+    seed_everything(config["seed_everything"], verbose=False)
+    parser = run_parser()
+    return parser.instantiate(parser.parse_object(dict(config)))
+
+
 def learn(config: Mapping[str, Any]) -> dict[str, Any]:
     """Learns the stream of a resolved configuration by the Lightning host.
 
@@ -112,8 +122,6 @@ def learn(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         FloatingPointError: The loss is no longer finite.
     """
-    seed_everything(config["seed_everything"], verbose=False)
-    parser = run_parser()
-    made = parser.instantiate(parser.parse_object(dict(config)))
-    Trainer(**{**made.trainer, **NOTHING_WRITTEN}).fit(made.model, datamodule=made.data)
-    return {**made.model.history.results(), "exemplars": len(made.model.algorithm.memory)}
+    objects = made(config)
+    Trainer(**{**objects.trainer, **NOTHING_WRITTEN}).fit(objects.model, datamodule=objects.data)
+    return {**objects.model.history.results(), "exemplars": len(objects.model.algorithm.memory)}

@@ -26,21 +26,25 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from one_run import VALIDATION, Runs, build, build_benchmark, learn, quiet, read_config
 from torch import Tensor
 
+from bayesdual.compare import be_quiet
+from bayesdual.configuration import learn, made, resolve
 from bayesdual.memory import IMPOSSIBLE
 from bayesdual.scenarios.data import normalise
 from bayesdual.selection import Candidates
 from bayesdual.sensitivity import curvature
+from bayesdual.settings import Setting
 from bayesdual.stream import task_classes
 
 CONFIG = "configs/task_split_fmnist.yaml"
+VALIDATION = 0.1
 ALGORITHM, OPTIMIZER = "model.algorithm.init_args.", "model.optimizer"
 GRIDS = {"Adam": (1e-4, 3e-4, 1e-3), "IVON": (0.05, 0.1, 0.2)}
 JOINT = "joint, Adam"
@@ -55,7 +59,7 @@ def top_lambda(candidates: Candidates, n: int, generator: torch.Generator) -> tu
 NAIVE = {ALGORITHM + "memory_size": 0}
 KEEPING = {
     "random": {ALGORITHM + "selection": "bayesdual.selection.random"},
-    "top lambda": {ALGORITHM + "selection": top_lambda},
+    "top lambda": {ALGORITHM + "selection": "fromp.top_lambda"},
     "top leverage": {ALGORITHM + "selection": "bayesdual.selection.top_score"},
 }
 PRIOR = {ALGORITHM + "weight_prior": {"class_path": "bayesdual.kronecker.KroneckerPrior"}}
@@ -80,15 +84,51 @@ def optimizer_of(variant: str) -> str:
     return variant.rsplit(", ", 1)[1]
 
 
-def make_run(runs: Runs, variant: str, lr: float, seed: int, evaluate_on: str) -> dict[str, Any]:
-    """Learns the stream by a variant."""
-    settings = dict(VARIANTS[variant])
+class Runs:
+    """Runs and their results, one JSON line each: a benchmark that was stopped goes on where it was.
+
+    Args:
+        path: The file; it need not be there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self._known = {self._key(line["run"]): line["results"] for line in map(json.loads, lines)}
+
+    def get(self, run: dict[str, Any]) -> dict[str, Any] | None:
+        """The results of a run, or None if it was not made."""
+        return self._known.get(self._key(run))
+
+    def make(self, run: dict[str, Any], function: Callable[[], dict[str, Any]]) -> None:
+        """Makes a run and keeps its results, if they are not there."""
+        if self.get(run) is not None:
+            return
+        start = time.perf_counter()
+        results = self._known[self._key(run)] = function()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a") as file:
+            file.write(json.dumps({"run": run, "results": results}) + "\n")
+        name = "  ".join(f"{name} {value}" for name, value in run.items())
+        print(f"{name}: {results['accuracy']:.4f} in {time.perf_counter() - start:.0f} s", flush=True)
+
+    @staticmethod
+    def _key(run: dict[str, Any]) -> str:
+        return json.dumps(run, sort_keys=True)
+
+
+def make_run(runs: Runs, variant: str, lr: float, seed: int, evaluate_on: str) -> None:
+    """Learns the stream by a variant: all training data, or for "valid" 90% of it, to evaluate on the rest."""
+    settings = VARIANTS[variant] | {"seed_everything": seed, "data.evaluate_on": evaluate_on}
+    if evaluate_on == "valid":
+        settings["data.benchmark.init_args.validation"] = VALIDATION
     if optimizer_of(variant) == "Adam":
-        settings[OPTIMIZER] = {"class_path": "torch.optim.Adam", "init_args": {}}
-    config = read_config(CONFIG, settings)
-    config["model"]["optimizer"]["init_args"]["lr"] = lr
-    run = learn_jointly if variant == JOINT else learn
-    return runs.make(run_of(variant, lr, seed, evaluate_on), lambda: run(config, seed, evaluate_on))
+        settings[OPTIMIZER] = {"class_path": "torch.optim.Adam", "init_args": {"lr": lr}}
+    else:
+        settings[f"{OPTIMIZER}.init_args.lr"] = lr
+    config = resolve(CONFIG, *(Setting(key, value, variant) for key, value in settings.items()))
+    run = learn_jointly if variant == JOINT else learn_in_turn
+    runs.make(run_of(variant, lr, seed, evaluate_on), lambda: run(config))
 
 
 def run_of(variant: str, lr: float, seed: int, evaluate_on: str) -> dict[str, Any]:
@@ -96,41 +136,39 @@ def run_of(variant: str, lr: float, seed: int, evaluate_on: str) -> dict[str, An
     return {"variant": variant, "lr": lr, "seed": seed, "evaluate_on": evaluate_on}
 
 
-def learn_jointly(config: dict[str, Any], seed: int, evaluate_on: str) -> dict[str, Any]:
-    """Learns all tasks of a configuration's stream at once; the learning rate falls linearly. Else like `learn`."""
-    validation = VALIDATION if evaluate_on == "valid" else 0.0
-    benchmark = build_benchmark(json.dumps(config["data"]["benchmark"]), validation)
-    torch.manual_seed(seed)
-    network = build(config["model"]["network"])
-    mask = task_classes(list(benchmark.train_stream), config["model"]["network"]["init_args"]["n_classes"])
+def learn_in_turn(config: dict[str, Any]) -> dict[str, Any]:
+    """Learns the tasks of a resolved configuration one after the other."""
+    results = learn(config)
+    return {"accuracy": results["average_accuracy"], "forgetting": results["forgetting"]}
 
-    def tensors(stream: Any) -> list[tuple[Tensor, Tensor, Tensor]]:
-        return [(normalise(d.x, d.mean, d.std), d.y, d.t) for d in (experience.tensors() for experience in stream)]
+
+def learn_jointly(config: dict[str, Any]) -> dict[str, Any]:
+    """Learns all tasks of a resolved configuration at once, by Adam; the learning rate falls linearly."""
+    objects = made(config)
+    network, stream = objects.model.network, objects.data
+    mask = task_classes(stream.stream("train"), config["model"]["network"]["init_args"]["n_classes"])
+
+    def tensors(experiences: Any) -> list[tuple[Tensor, Tensor, Tensor]]:
+        return [(normalise(d.x, d.mean, d.std), d.y, d.t) for d in (e.tensors() for e in experiences)]
 
     def logits(x: Tensor, t: Tensor) -> Tensor:
         return network(x).masked_fill(~mask[t], IMPOSSIBLE)
 
-    x, y, t = (torch.cat(part) for part in zip(*tensors(benchmark.train_stream), strict=True))
+    x, y, t = (torch.cat(part) for part in zip(*tensors(stream.stream("train")), strict=True))
     optimizer = torch.optim.Adam(network.parameters(), config["model"]["optimizer"]["init_args"]["lr"])
-    start = time.perf_counter()
-    batches = [
-        rows
-        for _ in range(config["data"]["epochs"])
-        for rows in torch.randperm(len(y)).split(config["data"]["batch_size"])
-    ]
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, config["model"]["lr_end"], len(batches))
+    batches = [rows for _ in range(stream.epochs) for rows in torch.randperm(len(y)).split(stream.batch_size)]
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, objects.model.lr_end, len(batches))
     for rows in batches:
         optimizer.zero_grad()
         F.cross_entropy(logits(x[rows], t[rows]), y[rows]).backward()
         optimizer.step()
         schedule.step()
-    seconds = time.perf_counter() - start
     with torch.no_grad():
         accuracies = [
             float((logits(x, t).argmax(1) == y).float().mean())
-            for x, y, t in tensors(getattr(benchmark, f"{evaluate_on}_stream"))
+            for x, y, t in tensors(stream.stream(stream.evaluate_on))
         ]
-    return {"accuracy": statistics.mean(accuracies), "by_experience": accuracies, "seconds": seconds}
+    return {"accuracy": statistics.mean(accuracies)}
 
 
 def learning_rate(runs: Runs, variant: str) -> float | None:
@@ -178,7 +216,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="PyTorch's threads")
     parser.add_argument("--table", action="store_true", help="print the table of what is there")
     args = parser.parse_args()
-    quiet(args.threads)
+    be_quiet()
+    torch.set_num_threads(args.threads)
     runs = Runs(args.results)
     for variant in [] if args.table else args.variants:
         for lr in GRIDS[optimizer_of(variant)]:
