@@ -134,7 +134,7 @@ def matched_features(x: Tensor, weights: Tensor, n: int, sight: Sight) -> tuple[
     """
     low, high = (0.0, 255.0) if x.dtype == torch.uint8 else (float(x.min()), float(x.max()))
     ends = sight.given(torch.stack([torch.full_like(x[0], low), torch.full_like(x[0], high)]))
-    offset, scale = ends[0], (ends[1] - ends[0]) / (high - low)
+    offset, scale = ends[0], (ends[1] - ends[0]) / ((high - low) or 1.0)
 
     def given(part: Tensor) -> Tensor:
         return offset + scale * (part.float() - low)
@@ -168,13 +168,14 @@ def matched_features(x: Tensor, weights: Tensor, n: int, sight: Sight) -> tuple[
 
 def redrawn(module: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
     """Parameters and buffers as they would be at the start of training, of all layers that can say so."""
-    copy = deepcopy(module)
+    device = next(module.parameters()).device
+    copy = deepcopy(module).to("cpu")  # whose generator is set and restored here
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
         for layer in copy.modules():
             if hasattr(layer, "reset_parameters"):
                 layer.reset_parameters()
-    return dict(chain(copy.named_parameters(), copy.named_buffers()))
+    return {name: t.to(device) for name, t in chain(copy.named_parameters(), copy.named_buffers())}
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""IVON's settings from the size of what is learned: a rule instead of a search.
+"""IVON's settings for a stream, from the size of what is learned: a rule instead of a search.
 
 With P parameters, and for each experience N examples and S steps, over which the learning rate falls to 0,
 
@@ -14,7 +14,8 @@ with momentum, at weights perturbed by noise of variance 1 / (ess hess_init).
 
 Both constants were read off validation accuracies on Split Digits (5, 20 and 50 epochs, 85,000 parameters) and Split
 Fashion-MNIST (1 and 5 epochs, 270,000 parameters); docs/ivon.md has what it gives on other streams. Far from these
-sizes it is a first guess.
+sizes it is a first guess; for training on one dataset alone, without a memory replayed beside it, its learning rate is
+safe but small.
 """
 
 from __future__ import annotations
