@@ -32,6 +32,7 @@ from bayesdual.scenarios.data import RawDataset, digits, fashion_mnist, normalis
 
 SAMPLES = 32
 GRIDS = {"AdamW": (3e-4, 1e-3, 3e-3, 1e-2), "IVON": (0.03, 0.1, 0.3, 1.0)}
+LONG_GRIDS = {"AdamW": (1e-4, 3e-4, 1e-3, 3e-3), "IVON": GRIDS["IVON"]}
 WIDE_GRIDS = {"AdamW": (1e-4, *GRIDS["AdamW"], 3e-2), "IVON": (0.01, *GRIDS["IVON"], 3.0)}
 
 
@@ -49,8 +50,8 @@ class Task:
 
 TASKS = {
     "digits, MLP": Task(digits, partial(MLP, 64, (256, 256)), 60, 64, 0.5, WIDE_GRIDS),
-    "Fashion-MNIST, MLP": Task(fashion_mnist, partial(MLP, 784, (256, 256)), 10, 128, 0.1),
-    "Fashion-MNIST, LeNet": Task(fashion_mnist, LeNet, 5, 128, 0.1),
+    "Fashion-MNIST, MLP": Task(fashion_mnist, partial(MLP, 784, (256, 256)), 30, 128, 0.1, LONG_GRIDS),
+    "Fashion-MNIST, LeNet": Task(fashion_mnist, LeNet, 20, 128, 0.1),
 }
 
 
