@@ -101,12 +101,13 @@ class Block:
         if all(p in grads for p in self.owners):
             yield self
             return
-        for has, places in groupby(range(len(self.pieces)), lambda i: self.owners[i] in grads):
-            first, *_, last = [*places] * 2
-            stretch = slice(self.starts[first], self.starts[last + 1])
+        for has, members in groupby(range(len(self.pieces)), lambda i: self.owners[i] in grads):
+            places = list(members)
             if has:
+                first, stop = places[0], places[-1] + 1
+                stretch = slice(self.starts[first], self.starts[stop])
                 flats = (flat[stretch] for flat in (self.hess, self.momentum, self.buffer))
-                yield Block(self.number, self.group, self.pieces[first : last + 1], *flats)
+                yield Block(self.number, self.group, self.pieces[first:stop], *flats)
 
 
 @dataclass
