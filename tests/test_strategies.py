@@ -312,7 +312,7 @@ def test_the_learning_rate_falls_within_each_experience(host):
 def in_lightning(stream, optimizer, seed, epochs, batch, options):
     torch.manual_seed(seed)
     model = MLP(64, (64,), 10)
-    learner = Learner(model, algorithm.BayesDual(**options), optimizer)
+    learner = Learner(model, algorithm.BayesDual(**options), optimizer, lr_end=1.0)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=-1,
