@@ -15,8 +15,9 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
-from signal import SIG_IGN, SIGINT, signal
+from signal import SIG_IGN, SIGINT, getsignal, signal
 from typing import Any, Protocol, TypeVar
 
 from bayesdual.complaints import failure
@@ -85,7 +86,8 @@ class LocalProcesses:
         try:
             while True:
                 while len(running) < self.slots and (job := next(supply, None)) is not None:
-                    running[pool.submit(_attempt_here, function, job)] = job
+                    with _ctrl_c_waits():  # submit starts a process
+                        running[pool.submit(_attempt_here, function, job)] = job
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -115,6 +117,23 @@ def _follow_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Holds Ctrl-C back: a process that is given up while it is being started dies complaining."""
+    before = getsignal(SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    came: list[int] = []
+    signal(SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal(SIGINT, before)
+    if came:
+        before(SIGINT, None)
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
