@@ -27,7 +27,7 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 
 from bayesdual.algorithm import BayesDual
-from bayesdual.ivon import IVON
+from bayesdual.ivon import IVON, grow
 from bayesdual.posterior import Posterior
 from bayesdual.scenarios.data import normalise
 from bayesdual.stream import DatasetData, TensorData, experience_data
@@ -123,7 +123,7 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):
         for name, p in model.named_parameters():
             if name in self._state_by_name and p in starts and not optimizer.state.get(p):
                 old = self._state_by_name[name]
-                optimizer.state[p] = old | {k: _grow(old[k], p, start) for k, start in starts[p].items() if k in old}
+                optimizer.state[p] = old | {k: grow(old[k], p, start) for k, start in starts[p].items() if k in old}
         self._state_by_name = {}
 
     # -- the step
@@ -189,7 +189,8 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):
 
     def _inputs(self, x: Tensor) -> Tensor:
         """What the dataset's items would be: the memory holds images that come as tensors in uint8."""
-        return normalise(x, self._data.mean, self._data.std) if x.dtype == torch.uint8 else x
+        mean = getattr(self._data, "mean", ())
+        return normalise(x, mean, self._data.std) if mean and x.dtype == torch.uint8 else x
 
 
 @contextmanager
@@ -223,10 +224,3 @@ def _is_a_continuation(experience: Any) -> bool:
     if not isinstance(experience, OnlineCLExperience):
         return False
     return not (experience.access_task_boundaries and experience.is_first_subexp)
-
-
-def _grow(old: Tensor, like: Tensor, start: float) -> Tensor:
-    """``old`` as the leading block of a tensor of the shape of ``like``, the rest ``start``."""
-    new = torch.full_like(like, start, requires_grad=False)
-    new[tuple(slice(n) for n in old.shape)] = old
-    return new
