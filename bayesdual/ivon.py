@@ -192,6 +192,7 @@ class IVON(Optimizer):
             with gradients zeroed in each.
         hess_approx: "price" or "gradsq".
         clip_radius: Bound xi on each coordinate of the preconditioned direction.
+        max_norm: Gradients of all parameters together that are longer than this are shortened to it.
         debias: Divide the momentum by 1 - b1^t.
         rescale_lr: Multiply ``lr`` by ``hess_init + weight_decay``, so that the first steps have the size ``lr``.
         noise: In several processes, "shared" gives all the same sample, and works with gradients averaged by
@@ -218,6 +219,7 @@ class IVON(Optimizer):
         mc_samples: int = 1,
         hess_approx: Literal["price", "gradsq"] = "price",
         clip_radius: float = math.inf,
+        max_norm: float = math.inf,
         debias: bool = True,
         rescale_lr: bool = True,
         noise: Literal["shared", "independent"] = "shared",
@@ -225,11 +227,14 @@ class IVON(Optimizer):
     ) -> None:
         if mc_samples < 1:
             raise ValueError(f"mc_samples is {mc_samples}: give at least 1.")
+        if not max_norm > 0:
+            raise ValueError(f"max_norm is {max_norm}: give a positive number.")
         if hess_approx not in ("price", "gradsq"):
             raise ValueError(f'hess_approx is {hess_approx!r}: give "price" or "gradsq".')
         if noise not in ("shared", "independent"):
             raise ValueError(f'noise is {noise!r}: give "shared" or "independent".')
         self.mc_samples = mc_samples
+        self.max_norm = max_norm
         self.hess_approx = hess_approx
         self.noise = noise
         self._run = _Run(int(torch.randint(2**62, ())) if seed is None else seed)
@@ -486,7 +491,19 @@ class IVON(Optimizer):
                 f"the gradient of {self._name(bad)} is infinite or not a number: the step was not made; lower the "
                 "learning rate or look for the cause in the loss."
             )
+        if math.isfinite(self.max_norm):
+            grads = self._shortened(grads, averaged)
         return grads, averaged
+
+    def _shortened(self, grads: dict[Tensor, Tensor], averaged: bool) -> dict[Tensor, Tensor]:
+        """The gradients, if they are too long in the length that is allowed, and what was made of them likewise."""
+        factor = self.max_norm / max(_norm(grads), self.max_norm)
+        if factor == 1:
+            return grads
+        if averaged:
+            products = [self._run.layout.buffers[p] for p in grads]
+            torch._foreach_mul_(products, factor if self.hess_approx == "price" else factor**2)
+        return dict(zip(grads, torch._foreach_mul(list(grads.values()), factor), strict=True))
 
     @torch.no_grad()
     def _finish_sample(self) -> None:
@@ -601,8 +618,8 @@ class IVON(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         run = _Run(self._run.seed, self._run.draws, self._run.predictions)
-        own = {"mc_samples": self.mc_samples, "hess_approx": self.hess_approx, "noise": self.noise, "_run": run}
-        return {**super().__getstate__(), **own}
+        own = {name: getattr(self, name) for name in ("mc_samples", "max_norm", "hess_approx", "noise")}
+        return {**super().__getstate__(), **own, "_run": run}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -649,6 +666,13 @@ def warn_of_sum(operation: Any) -> None:
             "too large as there are examples in it.",
             stacklevel=2,
         )
+
+
+def _norm(grads: dict[Tensor, Tensor]) -> float:
+    """The length of the gradients of all parameters together."""
+    tensors = list(grads.values())
+    norm = float(torch.nn.utils.get_total_norm(tensors))
+    return norm if math.isfinite(norm) else float(torch.nn.utils.get_total_norm([g.double() for g in tensors]))
 
 
 def _find_nonfinite(grads: dict[Tensor, Tensor]) -> Tensor | None:

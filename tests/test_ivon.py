@@ -111,6 +111,33 @@ def test_hessian_converges_to_that_of_a_quadratic(curvature):
     assert sum(hessians) / len(hessians) == pytest.approx(curvature, rel=0.05)
 
 
+@pytest.mark.parametrize("approx", ["price", "gradsq"])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_gradient_that_is_too_long_is_that_of_a_flatter_loss(approx, samples):
+    slopes, states = torch.tensor([3.0, -4.0]), []
+    for flatten, max_norm in ((1, 1.25), (4, math.inf), (4, 1.25)):  # the slopes' length is 5
+        p = nn.Parameter(torch.ones(2))
+        optimizer = IVON([p], lr=0.1, ess=10, hess_approx=approx, max_norm=max_norm, seed=0)
+        for _ in range(3):
+            for _ in range(samples):
+                with optimizer.sampled_params(train=True):
+                    optimizer.zero_grad()
+                    (slopes / flatten @ p).backward()
+            optimizer.step()
+        states.append(torch.stack([p.detach(), optimizer.state[p]["hess"], optimizer.state[p]["momentum"]]))
+    torch.testing.assert_close(states[0], states[1])
+    assert torch.equal(states[1], states[2])  # what is short enough is left alone
+
+
+def test_gradients_whose_squares_overflow_are_shortened_too():
+    p = nn.Parameter(torch.ones(2))
+    optimizer = IVON([p], lr=0.1, ess=10, max_norm=1.0)
+    with optimizer.sampled_params(train=True):
+        p.grad = torch.tensor([3e30, -4e30])
+    optimizer.step()
+    torch.testing.assert_close(optimizer.state[p]["momentum"], torch.tensor([0.06, -0.08]))
+
+
 numbers = st.floats(-1e3, 1e3, width=32)
 positive = st.floats(1e-4, 1e3)
 
@@ -694,6 +721,7 @@ def test_the_state_of_another_optimizer_is_refused():
         {"weight_decay": -1e-4},
         {"hess_init": 0},
         {"clip_radius": 0},
+        {"max_norm": 0},
         {"betas": (0.9, 1.0)},
         {"mc_samples": 0},
         {"hess_approx": "exact"},
