@@ -29,6 +29,7 @@ from bayesdual.memory import Exemplars, Memory, concatenate
 from bayesdual.posterior import Posterior
 from bayesdual.selection import Candidates, Selection, dual_coverage
 from bayesdual.sensitivity import curvature, leverage, watching_last_linear
+from bayesdual.spread import Spread, mean_predictions
 from bayesdual.stream import ExperienceData
 
 SCORING_BATCH = 1000
@@ -63,6 +64,8 @@ class BayesDual:
         selection: Which examples of each class are kept (see ``bayesdual.selection``).
         condensation: How an exemplar is made to stand for the examples around it (see ``bayesdual.condensation``);
             None keeps exemplars as they are.
+        spread: Scale of the noise that gives replayed means of examples the spread of these (see ``bayesdual.spread``); 0
+            replays them as they are.
         candidates: Examples of each class that are scored and chosen among; of more, a random part is. At least as many
             as there is room for are.
 
@@ -79,6 +82,7 @@ class BayesDual:
         weight_prior: WeightPrior | None = None,
         selection: Selection = dual_coverage,
         condensation: Condensation | None = memory_vectors,
+        spread: float = 0.6,
         candidates: int = 1500,
     ) -> None:
         if replay_batch_size < 1:
@@ -89,6 +93,8 @@ class BayesDual:
             raise ValueError(f"label_share is {label_share}: it is a share between 0 and 1.")
         if temperature <= 0:
             raise ValueError(f"temperature is {temperature}: give a positive number.")
+        if spread < 0:
+            raise ValueError(f"spread is {spread}: give 0 or more.")
         self.memory = Memory(memory_size)
         self.replay_batch_size = replay_batch_size
         self.label_share = label_share
@@ -96,8 +102,10 @@ class BayesDual:
         self.weight_prior = weight_prior
         self.selection = selection
         self.condensation = condensation
+        self.spread = spread
         self.candidates = candidates
         self._generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
+        self._spread = Spread()
         self._examples = 0  # of the experience under way
         self._rank, self._ranks = 0, 1
 
@@ -145,6 +153,8 @@ class BayesDual:
         if not len(self.memory):
             return None
         common = self.memory.draw(self.replay_batch_size * self._ranks, self._generator)
+        if self._spread:
+            common = replace(common, x=self._spread.around(common.x, self.spread, self._generator))
         return common if self._ranks == 1 else common[torch.arange(self._rank, len(common), self._ranks)]
 
     def total_loss(
@@ -214,9 +224,13 @@ class BayesDual:
                         if self.condensation is not None and len(others):
                             alike = replace(exemplars, weights=torch.ones_like(exemplars.weights))
                             x = data.take(others).to(device)
-                            exemplars = self._condensed(module, predict, alike, x, torch.ones(len(x), device=device))
+                            ones, all_of_them = torch.ones(len(x), device=device), int((data.y == label).sum())
+                            exemplars = self._condensed(module, predict, alike, x, ones, all_of_them)
                         chosen.append(exemplars)
             self.memory.update(concatenate(chosen) if chosen else None, data.y, experience, self._generator)
+            if self._spread and (z := self.memory.exemplars) is not None:
+                logits = mean_predictions(predict, z, self._spread, self.temperature, self._generator)
+                self.memory.exemplars = replace(z, logits=logits)
         else:
             self.memory.update_counts(data.y, experience)
         if self.weight_prior is not None:
@@ -226,6 +240,7 @@ class BayesDual:
         """All that the next experience depends on; tensors and plain values only."""
         return {
             "memory": self.memory.state_dict(),
+            "spread": self._spread.state_dict(),
             "weight_prior": None if self.weight_prior is None else self.weight_prior.state_dict(),
             "generator": self._generator.get_state(),
         }
@@ -240,6 +255,8 @@ class BayesDual:
         if (state["weight_prior"] is None) != (self.weight_prior is None):
             raise ValueError("the checkpoint was made with another algorithm.weight_prior: give the same.")
         self.memory.load_state_dict(state["memory"])
+        if "spread" in state:  # checkpoints made before there was one
+            self._spread.load_state_dict(state["spread"])
         if self.weight_prior is not None:
             self.weight_prior.load_state_dict(state["weight_prior"])
         self._generator.set_state(state["generator"].cpu())
@@ -290,12 +307,12 @@ class BayesDual:
             group = memory.exemplars.of(c, e)
             stay = share - (room.get(c, 0) if e == experience else 0)
             if 0 < stay < len(group):
-                group = self._condensed(module, predict, group[:stay], group[stay:].x, group[stay:].weights)
+                group = self._condensed(module, predict, group[:stay], group[stay:].x, group[stay:].weights, 0)
             groups.append(group)
         memory.exemplars = concatenate(groups)
 
     def _condensed(
-        self, module: nn.Module, predict: Predict, exemplars: Exemplars, x: Tensor, weights: Tensor
+        self, module: nn.Module, predict: Predict, exemplars: Exemplars, x: Tensor, weights: Tensor, examples: int
     ) -> Exemplars:
         """Exemplars that stand for others too, with the soft labels that belong to what they are now.
 
@@ -305,13 +322,16 @@ class BayesDual:
             exemplars: M exemplars of one class.
             x: The inputs of others of the class, shape (N, ...).
             weights: Number of examples that each of these stands for, shape (N,).
+            examples: How many new examples all of them are a part of; 0 if they stand for examples of the past.
         """
         sight = Sight(module, predict, exemplars.t[:1], self._generator)
         x, weights = torch.cat([exemplars.x, x]), torch.cat([exemplars.weights, weights])
-        merged, totals = self.condensation(x, weights, len(exemplars), sight)
-        parts = zip(merged.split(SCORING_BATCH), exemplars.t.split(SCORING_BATCH), strict=True)
+        new = self.condensation(x, weights, len(exemplars), sight)
+        if new.scatter is not None and self.spread:
+            self._spread.add(new.scatter * (examples / float(weights.sum()) if examples else 1.0), examples)
+        parts = zip(new.x.split(SCORING_BATCH), exemplars.t.split(SCORING_BATCH), strict=True)
         logits = torch.cat([predict(*part).float() for part in parts])
-        return replace(exemplars, x=merged, weights=totals, logits=logits)
+        return replace(exemplars, x=new.x, weights=new.weights, logits=logits)
 
 
 def survey(

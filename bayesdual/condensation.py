@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ STEPS = 20
 RATE = 0.01  # of Adam, in units of the standard deviation of the network's inputs
 REDRAWN = 1  # networks with weights drawn anew
 BATCH = 500
+SCATTERED = 500  # inputs that the scatter is measured on
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,27 @@ class Sight:
         return seen[0].float()
 
 
-Condensation = Callable[[Tensor, Tensor, int, Sight], tuple[Tensor, Tensor]]
+class Condensed(NamedTuple):
+    """Inputs that stand for others.
+
+    Attributes:
+        x: Inputs, shape (n, ...), of the type of those that they stand for.
+        weights: How many each stands for, shape (n,).
+        scatter: Sum of w (x - x_z) (x - x_z)^T over the others, of inputs in one row, shape (D, D); None where noise of
+            that covariance would not make inputs that they stand for.
+    """
+
+    x: Tensor
+    weights: Tensor
+    scatter: Tensor | None = None
+
+
+Condensation = Callable[[Tensor, Tensor, int, Sight], Condensed]
 """Inputs (N, ...), the most important first, weights (N,), and how the network sees them, to n <= N inputs of the same
 kind and their weights."""
 
 
-def memory_vectors(x: Tensor, weights: Tensor, n: int, sight: Sight) -> tuple[Tensor, Tensor]:
+def memory_vectors(x: Tensor, weights: Tensor, n: int, sight: Sight) -> Condensed:
     """What suits the network: ``cell_means``, ``matched_features``, or the first n as they are.
 
     Exemplars stay as they are where inputs cannot be moved, as tokens cannot, or the network has no last linear layer.
@@ -91,12 +108,12 @@ def memory_vectors(x: Tensor, weights: Tensor, n: int, sight: Sight) -> tuple[Te
     return (cell_means if sees_means(sight.module) else matched_features)(x, weights, n, sight)
 
 
-def as_they_are(x: Tensor, weights: Tensor, n: int, sight: Sight) -> tuple[Tensor, Tensor]:
+def as_they_are(x: Tensor, weights: Tensor, n: int, sight: Sight) -> Condensed:
     """The first n, with equal weights."""
-    return x[:n], weights.sum().expand(n) / n
+    return Condensed(x[:n], weights.sum().expand(n) / n)
 
 
-def cell_means(x: Tensor, weights: Tensor, n: int, sight: Sight | None = None) -> tuple[Tensor, Tensor]:
+def cell_means(x: Tensor, weights: Tensor, n: int, sight: Sight | None = None) -> Condensed:
     """Merges each input after the first n into the nearest of these.
 
     Args:
@@ -106,8 +123,7 @@ def cell_means(x: Tensor, weights: Tensor, n: int, sight: Sight | None = None) -
         sight: Not used: the match does not depend on the network's weights.
 
     Returns:
-        Inputs, shape (n, ...), of the type of ``x``, in the order of the first n; and their weights, shape (n,), of
-        the same sum as ``weights``.
+        Inputs in the order of the first n, their weights, of the same sum as ``weights``, and the scatter.
 
     Raises:
         ValueError: The inputs cannot be averaged, as tokens cannot.
@@ -121,12 +137,16 @@ def cell_means(x: Tensor, weights: Tensor, n: int, sight: Sight | None = None) -
     weights = weights.to(flat)
     totals = torch.zeros(n, device=x.device).index_add_(0, cell, weights)
     sums = torch.zeros_like(flat[:n]).index_add_(0, cell, flat * weights[:, None])
-    means = (sums / totals[:, None]).view(n, *x.shape[1:])
-    return (means.round() if x.dtype == torch.uint8 else means).to(x.dtype), totals
+    means = sums / totals[:, None]
+    some = slice(None, None, -(-len(flat) // SCATTERED))
+    apart, share = flat[some] - means[cell[some]], weights[some] / weights[some].sum()
+    scatter = weights.sum() * (apart * share[:, None]).T @ apart
+    means = means.view(n, *x.shape[1:])
+    return Condensed((means.round() if x.dtype == torch.uint8 else means).to(x.dtype), totals, scatter)
 
 
 @torch.enable_grad()
-def matched_features(x: Tensor, weights: Tensor, n: int, sight: Sight) -> tuple[Tensor, Tensor]:
+def matched_features(x: Tensor, weights: Tensor, n: int, sight: Sight) -> Condensed:
     """Moves the first n inputs until the mean of their features is that of all; equal weights.
 
     For the arguments and what is returned see :func:`cell_means`; the inputs stay within the range of ``x``, or of
@@ -163,7 +183,8 @@ def matched_features(x: Tensor, weights: Tensor, n: int, sight: Sight) -> tuple[
         with torch.no_grad():
             moved.clamp_(bottom, top)
     result = (moved.detach() - offset) / scale.where(scale != 0, 1.0) + low
-    return (result.round() if x.dtype == torch.uint8 else result).to(x.dtype), weights.sum().expand(n) / n
+    result = (result.round() if x.dtype == torch.uint8 else result).to(x.dtype)
+    return Condensed(result, weights.sum().expand(n) / n)
 
 
 def redrawn(module: nn.Module, generator: torch.Generator) -> dict[str, Tensor]:

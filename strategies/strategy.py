@@ -51,6 +51,7 @@ class BayesDual(SupervisedTemplate):
         weight_prior: What holds the weights where the past needs them.
         selection: Which examples of each class are kept.
         candidates: Examples of each class that are chosen among.
+        spread: Scale of the noise that gives replayed means of examples the spread of these.
         condensation: How an exemplar is made to stand for the examples around it; None: not at all.
 
     Raises:
@@ -80,6 +81,7 @@ class BayesDual(SupervisedTemplate):
         weight_prior: WeightPrior | None = None,
         selection: Selection | None = None,
         candidates: int | None = None,
+        spread: float | None = None,
         condensation: Condensation | None = memory_vectors,
     ) -> None:
         options = {
@@ -89,6 +91,7 @@ class BayesDual(SupervisedTemplate):
             "weight_prior": weight_prior,
             "selection": selection,
             "candidates": candidates,
+            "spread": spread,
         }
         given = {name: value for name, value in options.items() if value is not None}
         ours = BayesDualPlugin(algorithm.BayesDual(mem_size, condensation=condensation, **given), task_free, lr_end)

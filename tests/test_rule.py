@@ -16,8 +16,8 @@ from tests.streams import blobs
 
 def test_settings_by_hand():
     settings = ivon_settings(parameters=90_000, examples=500, steps=400)
-    assert settings == pytest.approx({"lr": 1600 / 6000, "ess": 500, "hess_init": 4.0})
-    assert ivon_settings(100, 500, 10)["lr"] == 0.5  # and no more
+    assert settings == pytest.approx({"lr": 0.4, "ess": 500, "hess_init": 4.0, "max_norm": 3.0})
+    assert ivon_settings(100, 500, 10)["lr"] == 0.75  # and no more
 
 
 def test_more_parameters_and_steps_get_smaller_steps_and_the_noise_depends_on_parameters_only():
@@ -62,4 +62,5 @@ def test_a_learner_without_an_optimizer_follows_its_stream(accumulate, steps):
     assert isinstance(optimizer, IVON)
     expected = ivon_settings(sum(p.numel() for p in learner.network.parameters()), 80, steps)
     group = optimizer.param_groups[0]
-    assert (group["initial_lr"], group["ess"], group["hess_init"]) == tuple(expected.values())
+    got = group["initial_lr"], group["ess"], group["hess_init"], optimizer.max_norm
+    assert got == tuple(expected.values())
