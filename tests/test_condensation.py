@@ -12,15 +12,26 @@ from bayesdual.stream import TensorData
 
 def test_the_rest_is_merged_into_the_nearest_by_hand():
     x = torch.tensor([[0.0], [10.0], [2.0], [9.0], [13.0]])
-    merged, weights = cell_means(x, torch.tensor([1.0, 1.0, 3.0, 1.0, 2.0]), 2)
+    w = torch.tensor([1.0, 1.0, 3.0, 1.0, 2.0])
+    merged, weights, scatter = cell_means(x, w, 2)
     assert merged.flatten().tolist() == [6 / 4, (10 + 9 + 26) / 4]
     assert weights.tolist() == [4.0, 4.0]
+    lost = w @ x.square() - weights @ merged.square()  # of the second moment, in which means and scatter add up
+    assert scatter.item() == pytest.approx(lost.item())
+
+
+def test_the_scatter_of_many_is_measured_on_some():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1600, 3, generator=generator) @ torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 3.0]])
+    merged, totals, scatter = cell_means(x, torch.ones(1600), 10)
+    lost = x.T @ x - (merged * totals[:, None]).T @ merged
+    assert 0.02 < float((scatter - lost).norm() / lost.norm()) < 0.2
 
 
 def test_a_linear_layer_gives_the_same_mean_whatever_its_weights():
     generator = torch.Generator().manual_seed(0)
     x, w = torch.randn(50, 3, 4, generator=generator), torch.rand(50, generator=generator) + 0.1
-    merged, totals = cell_means(x, w, 7)
+    merged, totals, _ = cell_means(x, w, 7)
     assert merged.shape == (7, 3, 4) and torch.allclose(totals.sum(), w.sum())
     for seed in range(3):
         weight = torch.randn(12, 5, generator=torch.Generator().manual_seed(seed))
@@ -29,7 +40,7 @@ def test_a_linear_layer_gives_the_same_mean_whatever_its_weights():
 
 
 def test_images_stay_images_and_tokens_are_refused():
-    merged, _ = cell_means(torch.tensor([[0], [255], [3]], dtype=torch.uint8), torch.ones(3), 2)
+    merged, *_ = cell_means(torch.tensor([[0], [255], [3]], dtype=torch.uint8), torch.ones(3), 2)
     assert merged.dtype == torch.uint8 and merged.flatten().tolist() == [2, 255]  # 1.5 rounds to even
     with pytest.raises(ValueError, match=r"torch.int64 have no mean: give algorithm.condensation null"):
         cell_means(torch.zeros(3, 2, dtype=torch.int64), torch.ones(3), 2)
@@ -48,7 +59,7 @@ def experience(classes, n=40, seed=0):
 
 
 def learned(condensation, experiences, network):
-    algorithm = BayesDual(12, condensation=condensation)
+    algorithm = BayesDual(12, condensation=condensation, spread=0)
     for i, data in enumerate(experiences):
         algorithm.end_experience(network, lambda x, t: network(x), data, i)
     return algorithm.memory
@@ -108,7 +119,8 @@ def test_features_are_matched_and_inputs_stay_in_their_range(kind):
     x = images() if kind == "uint8" else images().float() / 255
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     storages = [p.data_ptr() for p in network.parameters()]
-    merged, totals = memory_vectors(x, weights, 5, sight_of(network))
+    merged, totals, scatter = memory_vectors(x, weights, 5, sight_of(network))
+    assert scatter is None  # noise is no image
     assert merged.shape == (5, 1, 8, 8) and merged.dtype == x.dtype
     assert torch.allclose(totals, weights.sum() / 5)
     assert float(merged.min()) >= float(x.min()) - 1e-5 or kind == "uint8"
@@ -157,9 +169,9 @@ def test_exemplars_stay_as_they_are_where_they_cannot_be_moved():
     tokens = torch.randint(9, (20, 5))
     embedding = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(20, 3)).eval()
     sight = Sight(embedding, lambda x, t: embedding(x), torch.zeros(1, dtype=torch.int64), torch.Generator())
-    merged, weights = memory_vectors(tokens, torch.ones(20), 4, sight)
+    merged, weights, _ = memory_vectors(tokens, torch.ones(20), 4, sight)
     assert torch.equal(merged, tokens[:4]) and weights.tolist() == [5.0] * 4
     headless = nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()).eval()
     x = images()
-    merged, weights = memory_vectors(x, torch.ones(60), 6, sight_of(headless))
+    merged, weights, _ = memory_vectors(x, torch.ones(60), 6, sight_of(headless))
     assert torch.equal(merged, x[:6]) and weights.tolist() == [10.0] * 6
