@@ -9,7 +9,8 @@ While an experience of N examples is learned, with the memory standing for N' pa
 
 with a + b = 1 and P the precision of the past's posterior, per example: every example, old or new, counts the same.
 When the experience ends, the posterior scores its examples, a selection fills the memory, each exemplar is made to
-stand for the examples around it, and the weights and their precision become the anchor of the next. A host (Lightning's
+stand for the examples around it, by their mean and their spread, and the weights and their precision become the anchor
+of the next. A host (Lightning's
 or Avalanche's) calls ``begin_experience``, ``loss`` and ``end_experience``, and keeps ``state_dict``; the algorithm
 knows neither.
 """
@@ -64,8 +65,8 @@ class BayesDual:
         selection: Which examples of each class are kept (see ``bayesdual.selection``).
         condensation: How an exemplar is made to stand for the examples around it (see ``bayesdual.condensation``);
             None keeps exemplars as they are.
-        spread: Scale of the noise that gives replayed means of examples the spread of these (see ``bayesdual.spread``); 0
-            replays them as they are.
+        spread: Scale of the noise that gives replayed means of examples the spread of these (see ``bayesdual.spread``);
+            0 replays them as they are.
         candidates: Examples of each class that are scored and chosen among; of more, a random part is. At least as many
             as there is room for are.
 
@@ -328,7 +329,8 @@ class BayesDual:
         x, weights = torch.cat([exemplars.x, x]), torch.cat([exemplars.weights, weights])
         new = self.condensation(x, weights, len(exemplars), sight)
         if new.scatter is not None and self.spread:
-            self._spread.add(new.scatter * (examples / float(weights.sum()) if examples else 1.0), examples)
+            all_of_them = examples / float(weights.sum()) if examples else 1.0  # not all were candidates
+            self._spread.add(new.scatter * all_of_them, examples)
         parts = zip(new.x.split(SCORING_BATCH), exemplars.t.split(SCORING_BATCH), strict=True)
         logits = torch.cat([predict(*part).float() for part in parts])
         return replace(exemplars, x=new.x, weights=new.weights, logits=logits)

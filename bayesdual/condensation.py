@@ -23,6 +23,7 @@ When a class's share of the memory shrinks, the exemplars that must go are merge
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -41,6 +42,7 @@ RATE = 0.01  # of Adam, in units of the standard deviation of the network's inpu
 REDRAWN = 1  # networks with weights drawn anew
 BATCH = 500
 SCATTERED = 500  # inputs that the scatter is measured on
+WIDEST = 4096  # numbers of an input, up to which the scatter is: then it takes 64 MiB
 
 
 @dataclass(frozen=True)
@@ -138,16 +140,34 @@ def cell_means(x: Tensor, weights: Tensor, n: int, sight: Sight | None = None) -
     totals = torch.zeros(n, device=x.device).index_add_(0, cell, weights)
     sums = torch.zeros_like(flat[:n]).index_add_(0, cell, flat * weights[:, None])
     means = sums / totals[:, None]
-    some = slice(None, None, -(-len(flat) // SCATTERED))
-    apart, share = flat[some] - means[cell[some]], weights[some] / weights[some].sum()
-    scatter = weights.sum() * (apart * share[:, None]).T @ apart
+    scatter = scatter_around(means[cell], flat, weights)
     means = means.view(n, *x.shape[1:])
     return Condensed((means.round() if x.dtype == torch.uint8 else means).to(x.dtype), totals, scatter)
 
 
+def scatter_around(centres: Tensor, x: Tensor, weights: Tensor) -> Tensor | None:
+    """Sum of w (x - c) (x - c)^T, measured on SCATTERED of the inputs; None if it were too large to be kept.
+
+    Args:
+        centres: c of each input, shape (N, D).
+        x: Inputs, shape (N, D).
+        weights: w, shape (N,).
+    """
+    if x.shape[1] > WIDEST:
+        warnings.warn(
+            f"inputs have {x.shape[1]} numbers, and their covariance is kept up to {WIDEST}: memory vectors are "
+            "replayed without spread.",
+            stacklevel=2,
+        )
+        return None
+    some = slice(None, None, -(-len(x) // SCATTERED))
+    apart, share = x[some] - centres[some], weights[some] / weights[some].sum()
+    return weights.sum() * (apart * share[:, None]).T @ apart
+
+
 @torch.enable_grad()
 def matched_features(x: Tensor, weights: Tensor, n: int, sight: Sight) -> Condensed:
-    """Moves the first n inputs until the mean of their features is that of all; equal weights.
+    """Moves the first n inputs until the mean of their features is that of all; equal weights, no scatter.
 
     For the arguments and what is returned see :func:`cell_means`; the inputs stay within the range of ``x``, or of
     uint8.

@@ -6,8 +6,8 @@ matrix, and a vector is replayed as one of the inputs that it may stand for:
 
     W = sum_z sum_{i in Z} w_i (x_i - x_z) (x_i - x_z)^T / sum_i w_i,        x = x_z + s e,   e ~ N(0, W)
 
-Its soft label is the network's mean prediction of such inputs, softmax(l / T) = mean of softmax(f(x_z + e) / T), which is
-less sure than that of the mean alone. One covariance for all classes is what streaming discriminant analysis keeps
+Its soft label is the network's mean prediction of such inputs, softmax(l / T) = mean of softmax(f(x_z + e) / T), which
+is less sure than that of the mean alone. One covariance for all classes is what streaming discriminant analysis keeps
 (Hayes & Kanan, CVPR workshops 2020).
 """
 

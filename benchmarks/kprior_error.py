@@ -192,7 +192,7 @@ def vectors(problem: Problem, size: int, generator: torch.Generator) -> tuple[Te
         others = problem.y == problem.y[rows[0]]
         others[rows] = False
         x = torch.cat([problem.x[rows], problem.x[others]])
-        merged, counts = cell_means(x, torch.ones(len(x)), len(rows))
+        merged, counts, _ = cell_means(x, torch.ones(len(x)), len(rows))
         inputs.append(merged.double())
         weights.append(counts.double())
     return torch.cat(inputs), torch.cat(weights)

@@ -46,6 +46,12 @@ def test_images_stay_images_and_tokens_are_refused():
         cell_means(torch.zeros(3, 2, dtype=torch.int64), torch.ones(3), 2)
 
 
+def test_a_covariance_that_is_too_large_is_not_kept_and_this_is_said():
+    with pytest.warns(UserWarning, match="inputs have 5000 numbers, and their covariance is kept up to 4096"):
+        merged, totals, scatter = cell_means(torch.randn(6, 5000), torch.ones(6), 2)
+    assert scatter is None and merged.shape == (2, 5000) and totals.sum() == 6
+
+
 def test_only_networks_that_are_linear_first_see_means():
     assert sees_means(MLP(8, (4,), 3)) and not sees_means(CNN())
     assert not sees_means(nn.Flatten())
