@@ -155,7 +155,8 @@ class BayesDual:
             return None
         common = self.memory.draw(self.replay_batch_size * self._ranks, self._generator)
         if self._spread:
-            common = replace(common, x=self._spread.around(common.x, self.spread, self._generator))
+            noisy = self._spread.around(common.x, self.memory.examples_seen, self.spread, self._generator)
+            common = replace(common, x=noisy)
         return common if self._ranks == 1 else common[torch.arange(self._rank, len(common), self._ranks)]
 
     def total_loss(
@@ -230,7 +231,8 @@ class BayesDual:
                         chosen.append(exemplars)
             self.memory.update(concatenate(chosen) if chosen else None, data.y, experience, self._generator)
             if self._spread and (z := self.memory.exemplars) is not None:
-                logits = mean_predictions(predict, z, self._spread, self.temperature, self._generator)
+                settings = self.memory.examples_seen, self.temperature, self._generator
+                logits = mean_predictions(predict, z, self._spread, *settings)
                 self.memory.exemplars = replace(z, logits=logits)
         else:
             self.memory.update_counts(data.y, experience)
@@ -308,12 +310,18 @@ class BayesDual:
             group = memory.exemplars.of(c, e)
             stay = share - (room.get(c, 0) if e == experience else 0)
             if 0 < stay < len(group):
-                group = self._condensed(module, predict, group[:stay], group[stay:].x, group[stay:].weights, 0)
+                group = self._condensed(module, predict, group[:stay], group[stay:].x, group[stay:].weights)
             groups.append(group)
         memory.exemplars = concatenate(groups)
 
     def _condensed(
-        self, module: nn.Module, predict: Predict, exemplars: Exemplars, x: Tensor, weights: Tensor, examples: int
+        self,
+        module: nn.Module,
+        predict: Predict,
+        exemplars: Exemplars,
+        x: Tensor,
+        weights: Tensor,
+        examples: float | None = None,
     ) -> Exemplars:
         """Exemplars that stand for others too, with the soft labels that belong to what they are now.
 
@@ -323,14 +331,13 @@ class BayesDual:
             exemplars: M exemplars of one class.
             x: The inputs of others of the class, shape (N, ...).
             weights: Number of examples that each of these stands for, shape (N,).
-            examples: How many new examples all of them are a part of; 0 if they stand for examples of the past.
+            examples: How many examples all of them stand for; None: as many as the weights say.
         """
         sight = Sight(module, predict, exemplars.t[:1], self._generator)
         x, weights = torch.cat([exemplars.x, x]), torch.cat([exemplars.weights, weights])
         new = self.condensation(x, weights, len(exemplars), sight)
         if new.scatter is not None and self.spread:
-            all_of_them = examples / float(weights.sum()) if examples else 1.0  # not all were candidates
-            self._spread.add(new.scatter * all_of_them, examples)
+            self._spread.add(new.scatter if examples is None else new.scatter * (examples / float(weights.sum())))
         parts = zip(new.x.split(SCORING_BATCH), exemplars.t.split(SCORING_BATCH), strict=True)
         logits = torch.cat([predict(*part).float() for part in parts])
         return replace(exemplars, x=new.x, weights=new.weights, logits=logits)

@@ -31,29 +31,27 @@ class Spread:
     """What memory vectors lose of the inputs that they stand for: the scatter around them, of all together."""
 
     def __init__(self) -> None:
-        self._scatter: Tensor | None = None  # (D, D)
-        self._examples = 0.0  # that it is the sum over
+        self._scatter: Tensor | None = None  # (D, D), a sum over past examples
         self._bank: Tensor | None = None
 
     def __bool__(self) -> bool:
         return self._scatter is not None
 
-    def add(self, scatter: Tensor, examples: float) -> None:
+    def add(self, scatter: Tensor) -> None:
         """Takes in the scatter around vectors that were made or merged.
 
         Args:
             scatter: Sum of w (x - x_z) (x - x_z)^T over what was merged into them, shape (D, D).
-            examples: How many examples that are; 0 if all had been merged into vectors before.
         """
-        self._examples += examples
         self._scatter = scatter if self._scatter is None else self._scatter.to(scatter.device) + scatter
         self._bank = None
 
-    def around(self, x: Tensor, scale: float, generator: torch.Generator) -> Tensor:
+    def around(self, x: Tensor, examples: float, scale: float, generator: torch.Generator) -> Tensor:
         """Inputs that vectors may stand for.
 
         Args:
             x: Memory vectors, shape (B, ...), uint8 or floating.
+            examples: Number of past examples that the scatter is the sum over.
             scale: s.
             generator: Source of randomness, on the CPU.
 
@@ -65,14 +63,14 @@ class Spread:
         bank = self._draws(x.device)
         picked = torch.randint(len(bank), (2, len(x)), generator=generator).to(x.device)
         signs = (torch.randint(2, (2, len(x), 1), generator=generator) * 2.0 - 1).to(x.device)
-        noise = (signs * bank[picked]).sum(0) * (scale / (2 * self._examples) ** 0.5)
+        noise = (signs * bank[picked]).sum(0) * (scale / (2 * examples) ** 0.5)
         noisy = x.float() + noise.view(x.shape)
         return (noisy.round_().clamp_(0, 255) if x.dtype == torch.uint8 else noisy).to(x.dtype)
 
     def _draws(self, device: torch.device) -> Tensor:
         """Draws of N(0, scatter), shape (BANK, D), always the same for the same scatter."""
         if self._bank is None:
-            jitter = JITTER * float(self._scatter.diagonal().mean()) or 1.0
+            jitter = JITTER * float(self._scatter.diagonal().mean()) or 1e-12
             scatter = self._scatter.double()
             root = torch.linalg.cholesky(scatter + jitter * torch.eye(len(scatter)).to(scatter)).float()
             normal = torch.randn(BANK, len(root), generator=torch.Generator().manual_seed(0))
@@ -81,16 +79,21 @@ class Spread:
         return self._bank
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values only."""
-        return {"scatter": self._scatter, "examples": self._examples}
+        """A tensor or None."""
+        return {"scatter": self._scatter}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave."""
-        self._scatter, self._examples, self._bank = state["scatter"], state["examples"], None
+        self._scatter, self._bank = state["scatter"], None
 
 
 def mean_predictions(
-    predict: Predict, z: Exemplars, spread: Spread, temperature: float, generator: torch.Generator
+    predict: Predict,
+    z: Exemplars,
+    spread: Spread,
+    examples: float,
+    temperature: float,
+    generator: torch.Generator,
 ) -> Tensor:
     """The soft labels of memory vectors, as logits, shape (M, C).
 
@@ -98,6 +101,7 @@ def mean_predictions(
         predict: The network's logits, of inputs and task labels.
         z: The vectors.
         spread: Of the examples around them.
+        examples: Number of past examples that it is the sum over.
         temperature: T.
         generator: Source of randomness, on the CPU.
     """
@@ -105,7 +109,7 @@ def mean_predictions(
     for x, t in zip(z.x.split(BATCH), z.t.split(BATCH), strict=True):
         total: Tensor | float = 0.0
         for _ in range(DRAWS):
-            logits = predict(spread.around(x, 1.0, generator), t).float()
+            logits = predict(spread.around(x, examples, 1.0, generator), t).float()
             total = total + (logits / temperature).softmax(1)
         labels.append((temperature * (total / DRAWS).log()).clamp_min(IMPOSSIBLE))
     return torch.cat(labels)

@@ -15,9 +15,10 @@ from bayesdual.stream import TensorData
 COVARIANCE = torch.tensor([[4.0, 3.0], [3.0, 9.0]])
 
 
-def spread_of(covariance, examples=50):
+def spread_of(covariance):
+    """Of one example: what is asked for of more has a smaller covariance."""
     spread = Spread()
-    spread.add(covariance * examples, examples)
+    spread.add(covariance)
     return spread
 
 
@@ -26,31 +27,31 @@ def generator(seed=0):
 
 
 def test_noise_has_the_covariance_of_what_the_vectors_stand_for():
-    noisy = spread_of(COVARIANCE).around(torch.full((40_000, 2), 7.0), 0.5, generator())
+    noisy = spread_of(COVARIANCE).around(torch.full((40_000, 2), 7.0), 1, 0.5, generator())
     assert torch.allclose(noisy.mean(0), torch.tensor([7.0, 7.0]), atol=0.05)
     assert torch.allclose(noisy.T.cov(), 0.25 * COVARIANCE, atol=0.25)
 
 
-def test_merging_vectors_adds_scatter_but_no_examples():
+def test_scatter_adds_up_and_is_shared_by_the_examples():
     spread = spread_of(COVARIANCE)
-    spread.add(50 * COVARIANCE, 0)
-    noisy = spread.around(torch.zeros(40_000, 2), 1.0, generator())
-    assert torch.allclose(noisy.T.cov(), 2 * COVARIANCE, atol=2)
+    spread.add(3 * COVARIANCE)
+    noisy = spread.around(torch.zeros(40_000, 2), 4, 1.0, generator())
+    assert torch.allclose(noisy.T.cov(), COVARIANCE, atol=1)
 
 
 def test_draws_depend_on_scatter_and_generator_only_and_images_stay_images():
     x = torch.tensor([[0, 255]], dtype=torch.uint8).expand(500, 2)
     one, again = spread_of(400 * COVARIANCE), Spread()
-    first = one.around(x, 1.0, generator())
+    first = one.around(x, 1, 1.0, generator())
     assert first.dtype == torch.uint8 and {0, 255} <= set(first.flatten().tolist())
     again.load_state_dict(one.state_dict())
-    assert torch.equal(again.around(x, 1.0, generator()), first)
-    assert not torch.equal(one.around(x, 1.0, generator(1)), first)
+    assert torch.equal(again.around(x, 1, 1.0, generator()), first)
+    assert not torch.equal(one.around(x, 1, 1.0, generator(1)), first)
 
 
 @pytest.mark.parametrize("covariance", [torch.zeros(2, 2), torch.diag(torch.tensor([4.0, 0.0]))])
 def test_inputs_that_never_vary_get_no_noise(covariance):
-    noisy = spread_of(covariance).around(torch.zeros(1000, 2), 1.0, generator())
+    noisy = spread_of(covariance).around(torch.zeros(1000, 2), 1, 1.0, generator())
     assert torch.allclose(noisy.std(0), covariance.diagonal().sqrt(), atol=0.2)
 
 
@@ -64,9 +65,11 @@ def test_soft_labels_are_mean_predictions_and_less_sure_than_those_of_the_means(
     torch.manual_seed(0)
     network, z, spread = nn.Linear(2, 3), exemplars(3 * torch.randn(1500, 2)), spread_of(4 * COVARIANCE)
     with torch.no_grad():
-        labels = mean_predictions(lambda x, t: network(x), z, spread, 2.0, generator())
+        labels = mean_predictions(lambda x, t: network(x), z, spread, 1, 2.0, generator())
         p, plain = (labels / 2).softmax(1), (network(z.x) / 2).softmax(1)
-        drawn = torch.stack([network(spread.around(z.x, 1.0, generator(s))).div(2).softmax(1) for s in range(1, 100)])
+        drawn = torch.stack(
+            [network(spread.around(z.x, 1, 1.0, generator(s))).div(2).softmax(1) for s in range(1, 100)]
+        )
     assert float((p - drawn.mean(0)).abs().max()) < 0.35 and float((p - drawn.mean(0)).mean().abs()) < 0.01
     entropy = [float(-(q * q.log()).sum(1).mean()) for q in (p, plain)]
     assert entropy[0] > entropy[1] + 0.05
@@ -76,7 +79,7 @@ def test_classes_that_cannot_be_stay_impossible():
     def predict(x, t):
         return torch.cat([x, torch.full((len(x), 1), IMPOSSIBLE)], 1)
 
-    labels = mean_predictions(predict, exemplars(torch.randn(4, 2)), spread_of(COVARIANCE), 3.0, generator())
+    labels = mean_predictions(predict, exemplars(torch.randn(4, 2)), spread_of(COVARIANCE), 1, 3.0, generator())
     assert labels.isfinite().all() and (labels.softmax(1)[:, 2] == 0).all()
 
 
@@ -105,6 +108,16 @@ def test_what_is_replayed_has_the_second_moments_of_all_examples():
     assert float((mine - second).norm()) < 0.05 * float(second.norm())
     own, lost = (float((m - second).diagonal().mean()) for m in (mine, theirs))
     assert lost < -0.3 and abs(own) < 0.1
+
+
+def test_a_memory_that_held_all_examples_has_a_spread_once_they_are_merged():
+    algorithm = BayesDual(100)
+    torch.manual_seed(0)
+    network = MLP(8, (16,), 4).eval()
+    for i, classes in enumerate([[0, 1], [2, 3]]):
+        algorithm.end_experience(network, lambda x, t: network(x), experience(classes, i), i)
+        assert bool(algorithm._spread) == (i == 1)
+    assert algorithm.replay().x.isfinite().all()
 
 
 def test_without_spread_vectors_and_soft_labels_are_those_of_the_means():
