@@ -206,10 +206,10 @@ class Layout:
             if place.has_moved():
                 place.p.copy_(place.value)
 
-    def for_each(self, work: Callable[[Block], None]) -> None:
-        """Does the work on every block; on a CPU threads share them."""
-        threads = min(torch.get_num_threads(), len(self.blocks))
-        if threads < 2 or len(self.blocks) < FEW_BLOCKS or self.blocks[0].params[0].device.type != "cpu":
+    def for_each(self, work: Callable[[Block], None], threads: bool = True) -> None:
+        """Does the work on every block; on a CPU threads share them, unless the work has threads of its own."""
+        hands = min(torch.get_num_threads(), len(self.blocks)) if threads else 1
+        if hands < 2 or len(self.blocks) < FEW_BLOCKS or self.blocks[0].params[0].device.type != "cpu":
             for block in self.blocks:
                 work(block)
             return
@@ -221,7 +221,7 @@ class Layout:
                     work(block)
 
         pool = _pool(os.getpid(), torch.get_num_threads())
-        tasks = [pool.submit(drain) for _ in range(threads)]
+        tasks = [pool.submit(drain) for _ in range(hands)]
         try:
             wait(tasks)
         except BaseException:  # interrupted: nobody may work on the parameters after this

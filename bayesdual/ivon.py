@@ -36,6 +36,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from bayesdual.blocks import Block, Layout, Tensors, fill_, fits
+from bayesdual.fusion import fused
 from bayesdual.noise import standard_normal_
 from bayesdual.processes import average, rank_and_world_size, refuse_averaged, same_on_all
 
@@ -198,6 +199,8 @@ class IVON(Optimizer):
         noise: In several processes, "shared" gives all the same sample, and works with gradients averaged by
             anybody, such as DistributedDataParallel. "independent" gives each its own, for less variance; gradients
             must then stay local (``ddp_model.register_comm_hook(None, noop_hook)``), and ``step`` averages them.
+        fused: Compile the arithmetic of a step into one kernel that goes through memory once. It takes seconds in
+            the first step, and is meant for CUDA and for long runs; it needs what ``torch.compile`` needs.
         seed: Seed of the noise; drawn from PyTorch's default generator if None. Processes use that of rank 0.
 
     ``lr``, ``ess``, ``betas``, ``weight_decay``, ``hess_init`` and ``clip_radius`` may differ between groups and are
@@ -223,6 +226,7 @@ class IVON(Optimizer):
         debias: bool = True,
         rescale_lr: bool = True,
         noise: Literal["shared", "independent"] = "shared",
+        fused: bool = False,
         seed: int | None = None,
     ) -> None:
         if mc_samples < 1:
@@ -237,6 +241,7 @@ class IVON(Optimizer):
         self.max_norm = max_norm
         self.hess_approx = hess_approx
         self.noise = noise
+        self.fused = fused
         self._run = _Run(int(torch.randint(2**62, ())) if seed is None else seed)
         super().__init__(
             params,
@@ -414,7 +419,7 @@ class IVON(Optimizer):
             grads, averaged = self._gradients()
             for p in grads:
                 self.state[p]["step"] += 1
-            self._run.layout.for_each(lambda block: self._update(block, grads, averaged))
+            self._run.layout.for_each(lambda block: self._update(block, grads, averaged), threads=not self.fused)
         finally:
             self.discard_samples()
         return value
@@ -558,7 +563,8 @@ class IVON(Optimizer):
                 torch.mul(grad, grad if self.hess_approx == "gradsq" else product, out=product)
             if self.hess_approx == "gradsq":
                 product.div_(torch.add(part.hess, decay, out=precision))
-            update_state_(
+            update = fused(update_state_) if self.fused else update_state_
+            update(
                 part.hess,
                 part.momentum,
                 grad,
@@ -618,7 +624,7 @@ class IVON(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         run = _Run(self._run.seed, self._run.draws, self._run.predictions)
-        own = {name: getattr(self, name) for name in ("mc_samples", "max_norm", "hess_approx", "noise")}
+        own = {name: getattr(self, name) for name in ("mc_samples", "max_norm", "hess_approx", "noise", "fused")}
         return {**super().__getstate__(), **own, "_run": run}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

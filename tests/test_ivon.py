@@ -629,6 +629,55 @@ def learn(idiom, forward, optimizer, x, y):
             optimizer.step()
 
 
+def fused_and_not(steps=4):
+    """The state of the same optimizer with two groups, of two sizes."""
+    results = []
+    for fused in (True, False):
+        params = [nn.Parameter(torch.linspace(-1, 1, n)) for n in (40, 700)]
+        groups = [{"params": params[:1]}, {"params": params[1:], "ess": 20, "weight_decay": 0.1}]
+        optimizer = IVON(groups, lr=0.1, ess=10, betas=(0.9, 0.99), fused=fused, seed=0)
+        for _ in range(steps):
+            with optimizer.sampled_params(train=True):
+                optimizer.zero_grad()
+                sum((p**2).sum() for p in params).backward()
+            optimizer.step()
+        results.append(
+            [torch.cat([p.detach(), *[optimizer.state[p][k] for k in ("hess", "momentum")]]) for p in params]
+        )
+    return zip(*results, strict=True)
+
+
+@needs_compiler
+@pytest.mark.filterwarnings("ignore")  # the compiler's
+def test_a_fused_step_is_the_step(monkeypatch):
+    calls, compile_ = [], torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **kwargs: calls.append(function) or compile_(function, **kwargs)
+    )
+    bayesdual.ivon.fused.cache_clear()
+    for one, other in fused_and_not():
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert calls == [bayesdual.ivon.update_state_]
+
+
+def test_what_cannot_be_compiled_runs_as_it_is_after_one_warning(monkeypatch):
+    def broken(function, **kwargs):
+        def fail(*args, **kwargs):
+            raise torch._dynamo.exc.TorchDynamoException("no compiler\nand so on")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    bayesdual.ivon.fused.cache_clear()
+    with pytest.warns(
+        UserWarning, match="update_state_ could not be compiled, and runs as it is: no compiler$"
+    ) as caught:
+        for one, other in fused_and_not():
+            assert torch.equal(one, other)
+    bayesdual.ivon.fused.cache_clear()
+    assert len(caught) == 1
+
+
 def test_learning_rate_schedulers():
     params = parameters()
     optimizer = IVON(params, lr=1.0, ess=40)
