@@ -7,8 +7,8 @@ milliseconds, their ratios, and how much memory each optimizer adds at its peak,
 
 On a CUDA device memory is not measured, and two floors stand beside the times: how long it takes to move the numbers
 that a step must read or write. AdamW's are 7 for each parameter (it reads weight, gradient and two moments, and writes
-all but the gradient), IVON's 11 (a sample reads mean and Hessian, and writes itself and the mean that is kept; the update
-reads mean, gradient, Hessian and momentum, and writes all but the gradient; noise is made again instead of read).
+all but the gradient), IVON's 11 (a sample reads mean and Hessian, and writes itself and the mean that is kept; the
+update reads mean, gradient, Hessian and momentum, and writes all but the gradient; noise is made again, not read).
 """
 
 from __future__ import annotations
