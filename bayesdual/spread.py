@@ -70,9 +70,7 @@ class Spread:
     def _draws(self, device: torch.device) -> Tensor:
         """Draws of N(0, scatter), shape (BANK, D), always the same for the same scatter."""
         if self._bank is None:
-            jitter = JITTER * float(self._scatter.diagonal().mean()) or 1e-12
-            scatter = self._scatter.double()
-            root = torch.linalg.cholesky(scatter + jitter * torch.eye(len(scatter)).to(scatter)).float()
+            root = square_root(self._scatter)
             normal = torch.randn(BANK, len(root), generator=torch.Generator().manual_seed(0))
             self._bank = normal.to(root.device) @ root.T
         self._bank = self._bank.to(device)
@@ -85,6 +83,21 @@ class Spread:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave."""
         self._scatter, self._bank = state["scatter"], None
+
+
+def square_root(scatter: Tensor) -> Tensor:
+    """L with L L^T = ``scatter``, shape (D, D), up to what its rounding and directions without any variance need.
+
+    Raises:
+        ValueError: Inputs were infinite or not numbers.
+    """
+    if not scatter.isfinite().all():
+        raise ValueError("inputs of the memory are infinite or not numbers: look for them in the training data.")
+    jitter, info, scatter = JITTER * float(scatter.diagonal().mean()) or 1e-12, 1, scatter.double()
+    while info:
+        root, info = torch.linalg.cholesky_ex(scatter + jitter * torch.eye(len(scatter)).to(scatter))
+        jitter *= 10
+    return root.float()
 
 
 def mean_predictions(

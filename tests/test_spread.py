@@ -1,5 +1,6 @@
 """The spread around memory vectors: how it is measured, what noise it makes, and the soft labels that follow."""
 
+import math
 from functools import partial
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from bayesdual.algorithm import BayesDual
 from bayesdual.memory import IMPOSSIBLE, Exemplars
 from bayesdual.models import MLP
-from bayesdual.spread import Spread, mean_predictions
+from bayesdual.spread import Spread, mean_predictions, square_root
 from bayesdual.stream import TensorData
 
 COVARIANCE = torch.tensor([[4.0, 3.0], [3.0, 9.0]])
@@ -53,6 +54,15 @@ def test_draws_depend_on_scatter_and_generator_only_and_images_stay_images():
 def test_inputs_that_never_vary_get_no_noise(covariance):
     noisy = spread_of(covariance).around(torch.zeros(1000, 2), 1, 1.0, generator())
     assert torch.allclose(noisy.std(0), covariance.diagonal().sqrt(), atol=0.2)
+
+
+def test_a_scatter_that_rounding_has_made_indefinite_still_has_a_root():
+    direction = torch.linspace(1, 9, 50)
+    scatter = torch.outer(direction, direction) - 1e-2 * torch.eye(50)
+    root = square_root(scatter)
+    assert torch.allclose(root @ root.T, scatter, atol=0.5)
+    with pytest.raises(ValueError, match="infinite or not numbers"):
+        square_root(scatter * math.inf)
 
 
 def exemplars(x):
