@@ -14,10 +14,10 @@ with momentum, at weights perturbed by noise of variance 1 / (ess hess_init).
 - New classes begin with a large loss, of 75 where experiences have one class each; a step down its gradient can throw
   the network so far that it never comes back. Gradients longer than max_norm are shortened to it.
 
-The constants were read off validation accuracies, most of them on Split Digits (5, 20 and 50 epochs, 85,000 parameters) and Split
-Fashion-MNIST (1 and 5 epochs, 270,000 parameters); docs/ivon.md has what it gives on other streams. Far from these
-sizes it is a first guess; for training on one dataset alone, without a memory replayed beside it, its learning rate is
-safe but small.
+The constants were read off validation accuracies, most of them on Split Digits (5, 20 and 50 epochs, 85,000 parameters)
+and Split Fashion-MNIST (1 and 5 epochs, 270,000 parameters); docs/ivon.md has what it gives on other streams. Far from
+these sizes it is a first guess; for training on one dataset alone, without a memory replayed beside it, its learning rate
+is safe but small.
 """
 
 from __future__ import annotations
