@@ -16,8 +16,8 @@ with momentum, at weights perturbed by noise of variance 1 / (ess hess_init).
 
 The constants were read off validation accuracies, most of them on Split Digits (5, 20 and 50 epochs, 85,000 parameters)
 and Split Fashion-MNIST (1 and 5 epochs, 270,000 parameters); docs/ivon.md has what it gives on other streams. Far from
-these sizes it is a first guess; for training on one dataset alone, without a memory replayed beside it, its learning rate
-is safe but small.
+these sizes it is a first guess; for training on one dataset alone, without a memory replayed beside it, its learning
+rate is safe but small.
 """
 
 from __future__ import annotations
