@@ -10,9 +10,8 @@ While an experience of N examples is learned, with the memory standing for N' pa
 with a + b = 1 and P the precision of the past's posterior, per example: every example, old or new, counts the same.
 When the experience ends, the posterior scores its examples, a selection fills the memory, each exemplar is made to
 stand for the examples around it, by their mean and their spread, and the weights and their precision become the anchor
-of the next. A host (Lightning's
-or Avalanche's) calls ``begin_experience``, ``loss`` and ``end_experience``, and keeps ``state_dict``; the algorithm
-knows neither.
+of the next. A host (Lightning's or Avalanche's) calls ``begin_experience``, ``loss`` and ``end_experience``, and keeps
+``state_dict``; the algorithm knows neither.
 """
 
 from __future__ import annotations
@@ -154,9 +153,8 @@ class BayesDual:
         if not len(self.memory):
             return None
         common = self.memory.draw(self.replay_batch_size * self._ranks, self._generator)
-        if self._spread:
-            noisy = self._spread.around(common.x, self.memory.examples_seen, self.spread, self._generator)
-            common = replace(common, x=noisy)
+        noisy = self._spread.around(common.x, self.memory.examples_seen, self.spread, self._generator)
+        common = replace(common, x=noisy)
         return common if self._ranks == 1 else common[torch.arange(self._rank, len(common), self._ranks)]
 
     def total_loss(
@@ -231,8 +229,9 @@ class BayesDual:
                         chosen.append(exemplars)
             self.memory.update(concatenate(chosen) if chosen else None, data.y, experience, self._generator)
             if self._spread and (z := self.memory.exemplars) is not None:
-                settings = self.memory.examples_seen, self.temperature, self._generator
-                logits = mean_predictions(predict, z, self._spread, *settings)
+                logits = mean_predictions(
+                    predict, z, self._spread, self.memory.examples_seen, self.temperature, self._generator
+                )
                 self.memory.exemplars = replace(z, logits=logits)
         else:
             self.memory.update_counts(data.y, experience)
@@ -323,7 +322,7 @@ class BayesDual:
         weights: Tensor,
         examples: float | None = None,
     ) -> Exemplars:
-        """Exemplars that stand for others too, with the soft labels that belong to what they are now.
+        """Exemplars that stand for others too; without a spread, with the soft labels of what they are now.
 
         Args:
             module: The network.
@@ -338,9 +337,11 @@ class BayesDual:
         new = self.condensation(x, weights, len(exemplars), sight)
         if new.scatter is not None and self.spread:
             self._spread.add(new.scatter if examples is None else new.scatter * (examples / float(weights.sum())))
-        parts = zip(new.x.split(SCORING_BATCH), exemplars.t.split(SCORING_BATCH), strict=True)
-        logits = torch.cat([predict(*part).float() for part in parts])
-        return replace(exemplars, x=new.x, weights=new.weights, logits=logits)
+        exemplars = replace(exemplars, x=new.x, weights=new.weights)
+        if self._spread:  # soft labels follow once the spread is that of all
+            return exemplars
+        parts = zip(exemplars.x.split(SCORING_BATCH), exemplars.t.split(SCORING_BATCH), strict=True)
+        return replace(exemplars, logits=torch.cat([predict(*part).float() for part in parts]))
 
 
 def survey(
