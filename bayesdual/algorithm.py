@@ -335,8 +335,9 @@ class BayesDual:
         sight = Sight(module, predict, exemplars.t[:1], self._generator)
         x, weights = torch.cat([exemplars.x, x]), torch.cat([exemplars.weights, weights])
         new = self.condensation(x, weights, len(exemplars), sight)
-        if new.scatter is not None and self.spread:
-            self._spread.add(new.scatter if examples is None else new.scatter * (examples / float(weights.sum())))
+        if new.apart is not None and self.spread:
+            more = 1.0 if examples is None else examples / float(weights.sum())
+            self._spread.add(new.apart * more**0.5, self._generator)
         exemplars = replace(exemplars, x=new.x, weights=new.weights)
         if self._spread:  # soft labels follow once the spread is that of all
             return exemplars

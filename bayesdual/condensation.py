@@ -23,7 +23,6 @@ When a class's share of the memory shrinks, the exemplars that must go are merge
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -41,8 +40,7 @@ STEPS = 20
 RATE = 0.01  # of Adam, in units of the standard deviation of the network's inputs
 REDRAWN = 1  # networks with weights drawn anew
 BATCH = 500
-SCATTERED = 500  # inputs that the scatter is measured on
-WIDEST = 4096  # numbers of an input, up to which the scatter is: then it takes 64 MiB
+SCATTERED = 500  # inputs that are asked how far they are from what stands for them
 
 
 @dataclass(frozen=True)
@@ -85,13 +83,13 @@ class Condensed(NamedTuple):
     Attributes:
         x: Inputs, shape (n, ...), of the type of those that they stand for.
         weights: How many each stands for, shape (n,).
-        scatter: Sum of w (x - x_z) (x - x_z)^T over the others, of inputs in one row, shape (D, D); None where noise of
-            that covariance would not make inputs that they stand for.
+        apart: sqrt(w) (x - x_z) of the others, of inputs in one row, shape (m, D); None where noise of that covariance
+            would not make inputs that they stand for.
     """
 
     x: Tensor
     weights: Tensor
-    scatter: Tensor | None = None
+    apart: Tensor | None = None
 
 
 Condensation = Callable[[Tensor, Tensor, int, Sight], Condensed]
@@ -125,7 +123,7 @@ def cell_means(x: Tensor, weights: Tensor, n: int, sight: Sight | None = None) -
         sight: Not used: the match does not depend on the network's weights.
 
     Returns:
-        Inputs in the order of the first n, their weights, of the same sum as ``weights``, and the scatter.
+        Inputs in the order of the first n, their weights, of the same sum as ``weights``, and how far all are apart from them.
 
     Raises:
         ValueError: The inputs cannot be averaged, as tokens cannot.
@@ -140,34 +138,27 @@ def cell_means(x: Tensor, weights: Tensor, n: int, sight: Sight | None = None) -
     totals = torch.zeros(n, device=x.device).index_add_(0, cell, weights)
     sums = torch.zeros_like(flat[:n]).index_add_(0, cell, flat * weights[:, None])
     means = sums / totals[:, None]
-    scatter = scatter_around(means[cell], flat, weights)
+    apart = apart_from(means[cell], flat, weights)
     means = means.view(n, *x.shape[1:])
-    return Condensed((means.round() if x.dtype == torch.uint8 else means).to(x.dtype), totals, scatter)
+    return Condensed((means.round() if x.dtype == torch.uint8 else means).to(x.dtype), totals, apart)
 
 
-def scatter_around(centres: Tensor, x: Tensor, weights: Tensor) -> Tensor | None:
-    """Sum of w (x - c) (x - c)^T, measured on SCATTERED of the inputs; None if it were too large to be kept.
+def apart_from(centres: Tensor, x: Tensor, weights: Tensor) -> Tensor:
+    """sqrt(w) (x - c) of inputs, shape (n, D); of many, that of some, in place of all.
 
     Args:
         centres: c of each input, shape (N, D).
         x: Inputs, shape (N, D).
         weights: w, shape (N,).
     """
-    if x.shape[1] > WIDEST:
-        warnings.warn(
-            f"inputs have {x.shape[1]} numbers, and their covariance is kept up to {WIDEST}: memory vectors are "
-            "replayed without spread.",
-            stacklevel=2,
-        )
-        return None
     some = slice(None, None, -(-len(x) // SCATTERED))
-    apart, share = x[some] - centres[some], weights[some] / weights[some].sum()
-    return weights.sum() * (apart * share[:, None]).T @ apart
+    share = weights[some] / weights[some].sum()
+    return (x[some] - centres[some]) * (weights.sum() * share).sqrt()[:, None]
 
 
 @torch.enable_grad()
 def matched_features(x: Tensor, weights: Tensor, n: int, sight: Sight) -> Condensed:
-    """Moves the first n inputs until the mean of their features is that of all; equal weights, no scatter.
+    """Moves the first n inputs until the mean of their features is that of all; equal weights, no spread.
 
     For the arguments and what is returned see :func:`cell_means`; the inputs stay within the range of ``x``, or of
     uint8.

@@ -491,20 +491,18 @@ class IVON(Optimizer):
             if run.key is not None:
                 self._add_to_totals(grads)
             grads = self._average(spread)
-        if (bad := _find_nonfinite(grads)) is not None:
+        length = _length(grads)
+        if not math.isfinite(length):
             raise FloatingPointError(
-                f"the gradient of {self._name(bad)} is infinite or not a number: the step was not made; lower the "
-                "learning rate or look for the cause in the loss."
+                f"the gradient of {self._name(_first_nonfinite(grads))} is infinite or not a number: the step was not "
+                "made; lower the learning rate or look for the cause in the loss."
             )
-        if math.isfinite(self.max_norm):
-            grads = self._shortened(grads, averaged)
+        if length > self.max_norm:
+            grads = self._shortened(grads, self.max_norm / length, averaged)
         return grads, averaged
 
-    def _shortened(self, grads: dict[Tensor, Tensor], averaged: bool) -> dict[Tensor, Tensor]:
-        """The gradients, if they are too long in the length that is allowed, and what was made of them likewise."""
-        factor = self.max_norm / max(_norm(grads), self.max_norm)
-        if factor == 1:
-            return grads
+    def _shortened(self, grads: dict[Tensor, Tensor], factor: float, averaged: bool) -> dict[Tensor, Tensor]:
+        """The gradients times a factor, and what was made of them likewise."""
         if averaged:
             products = [self._run.layout.buffers[p] for p in grads]
             torch._foreach_mul_(products, factor if self.hess_approx == "price" else factor**2)
@@ -514,13 +512,14 @@ class IVON(Optimizer):
     def _finish_sample(self) -> None:
         """Makes way for another sample; one that a gradient scaler would skip is dropped."""
         run = self._run
-        if (bad := _find_nonfinite(run.closed)) is None:
+        if math.isfinite(_length(run.closed)):
             self._add_to_totals(run.closed)
         else:
+            bad = self._name(_first_nonfinite(run.closed))
             run.key, run.closed = None, {}
             warnings.warn(
-                f"a sample was dropped, as the gradient of {self._name(bad)} was infinite or not a number; when a "
-                "gradient scaler skips a step, this is as it should be.",
+                f"a sample was dropped, as the gradient of {bad} was infinite or not a number; when a gradient scaler "
+                "skips a step, this is as it should be.",
                 stacklevel=3,
             )
 
@@ -634,7 +633,7 @@ class IVON(Optimizer):
     def _trainable(self) -> list[tuple[dict[str, Any], Tensor]]:
         return [(group, p) for group in self.param_groups for p in group["params"] if p.requires_grad]
 
-    def _name(self, p: Tensor) -> str:
+    def _name(self, p: Tensor | None) -> str:
         for number, group in enumerate(self.param_groups):
             for i, other in enumerate(group["params"]):
                 if other is p:
@@ -674,22 +673,19 @@ def warn_of_sum(operation: Any) -> None:
         )
 
 
-def _norm(grads: dict[Tensor, Tensor]) -> float:
-    """The length of the gradients of all parameters together."""
+def _length(grads: dict[Tensor, Tensor]) -> float:
+    """The length of the gradients of all parameters together; not finite if one of their numbers is not."""
     tensors = list(grads.values())
-    norm = float(torch.nn.utils.get_total_norm(tensors))
-    return norm if math.isfinite(norm) else float(torch.nn.utils.get_total_norm([g.double() for g in tensors]))
+    length = float(torch.nn.utils.get_total_norm(tensors))
+    if math.isfinite(length):
+        return length
+    # squares overflow before numbers do: once more, in units of the largest
+    largest = max(float(g.abs().max()) for g in tensors if g.numel())
+    return largest * float(torch.nn.utils.get_total_norm([g / largest for g in tensors]))
 
 
-def _find_nonfinite(grads: dict[Tensor, Tensor]) -> Tensor | None:
+def _first_nonfinite(grads: dict[Tensor, Tensor]) -> Tensor | None:
     """The first parameter whose gradient is infinite or not a number."""
-    if not grads:
-        return None
-    device = next(iter(grads)).device
-    total = torch.stack([g.sum().to(device) for g in grads.values()]).sum()
-    if math.isfinite(float(total)):
-        return None
-    # a sum can overflow where no gradient is infinite: look again
     return next((p for p, g in grads.items() if not bool(g.isfinite().all())), None)
 
 

@@ -1,14 +1,17 @@
 """The spread of examples around the memory vectors that stand for them, given back as noise.
 
 A memory vector x_z that is the mean of a cell Z of examples (``bayesdual/condensation.py``) keeps the first moment of
-what a linear layer sees, for whatever weights, and loses the second. What all vectors together lose is kept as one
-matrix, and a vector is replayed as one of the inputs that it may stand for:
+what a linear layer sees, for whatever weights, and loses the second. What all vectors together lose is put back: a
+vector is replayed as one of the inputs that it may stand for,
 
-    W = sum_z sum_{i in Z} w_i (x_i - x_z) (x_i - x_z)^T / sum_i w_i,        x = x_z + s e,   e ~ N(0, W)
+    x = x_z + s e,   e ~ N(0, W),   W = sum_z sum_{i in Z} w_i (x_i - x_z) (x_i - x_z)^T / sum_i w_i
 
 Its soft label is the network's mean prediction of such inputs, softmax(l / T) = mean of softmax(f(x_z + e) / T), which
 is less sure than that of the mean alone. One covariance for all classes is what streaming discriminant analysis keeps
-(Hayes & Kanan, CVPR workshops 2020).
+(Hayes & Kanan, CVPR workshops 2020). Here it is not kept, but draws of N(0, sum_i w_i W) are, to which those of every
+further merging are added, as variances of independent variables add up:
+
+    e_k <- e_k + sum_i n_ki sqrt(w_i) (x_i - x_z),   n_ki ~ N(0, 1)
 """
 
 from __future__ import annotations
@@ -21,83 +24,63 @@ from torch import Tensor
 from bayesdual.kprior import Predict
 from bayesdual.memory import IMPOSSIBLE, Exemplars
 
-BANK = 1024  # draws of e; two of them, with random signs, make the noise of a vector
-JITTER = 1e-6  # of the mean variance, so that inputs that never vary do no harm
-DRAWS = 16  # predictions that a soft label is the mean of
+DRAWS = 512  # that are kept
+PREDICTIONS = 16  # that a soft label is the mean of
 BATCH = 1000
 
 
 class Spread:
-    """What memory vectors lose of the inputs that they stand for: the scatter around them, of all together."""
+    """What memory vectors lose of the inputs that they stand for: draws of the noise around them, of all together."""
 
     def __init__(self) -> None:
-        self._scatter: Tensor | None = None  # (D, D), a sum over past examples
-        self._bank: Tensor | None = None
+        self._draws: Tensor | None = None  # e, shape (DRAWS, D)
 
     def __bool__(self) -> bool:
-        return self._scatter is not None
+        return self._draws is not None
 
-    def add(self, scatter: Tensor) -> None:
-        """Takes in the scatter around vectors that were made or merged.
+    def add(self, apart: Tensor, generator: torch.Generator) -> None:
+        """Takes in what was lost when vectors were made or merged.
 
         Args:
-            scatter: Sum of w (x - x_z) (x - x_z)^T over what was merged into them, shape (D, D).
+            apart: sqrt(w) (x - x_z) of what was merged into them, shape (n, D).
+            generator: Source of randomness, on the CPU.
+
+        Raises:
+            ValueError: Inputs were infinite or not numbers.
         """
-        self._scatter = scatter if self._scatter is None else self._scatter.to(scatter.device) + scatter
-        self._bank = None
+        if not apart.isfinite().all():
+            raise ValueError("inputs of the memory are infinite or not numbers: look for them in the training data.")
+        new = torch.randn(DRAWS, len(apart), generator=generator).to(apart) @ apart
+        self._draws = new if self._draws is None else new.add_(self._draws.to(new))
 
     def around(self, x: Tensor, examples: float, scale: float, generator: torch.Generator) -> Tensor:
         """Inputs that vectors may stand for.
 
         Args:
             x: Memory vectors, shape (B, ...), uint8 or floating.
-            examples: Number of past examples that the scatter is the sum over.
+            examples: Number of past examples that the draws are of the sum over.
             scale: s.
             generator: Source of randomness, on the CPU.
 
         Returns:
             Inputs of the shape and type of ``x``; those in uint8 stay in its range.
         """
-        if self._scatter is None:
+        if self._draws is None:
             return x
-        bank = self._draws(x.device)
-        picked = torch.randint(len(bank), (2, len(x)), generator=generator).to(x.device)
-        signs = (torch.randint(2, (2, len(x), 1), generator=generator) * 2.0 - 1).to(x.device)
-        noise = (signs * bank[picked]).sum(0) * (scale / (2 * examples) ** 0.5)
-        noisy = x.float() + noise.view(x.shape)
+        self._draws = self._draws.to(x.device)
+        picked = torch.randint(2 * len(self._draws), (len(x),), generator=generator)
+        signs = (picked % 2 * 2 - 1) * (scale * examples**-0.5)
+        noise = self._draws.index_select(0, (picked // 2).to(x.device)).mul_(signs.to(self._draws)[:, None])
+        noisy = noise.view(x.shape).add_(x)
         return (noisy.round_().clamp_(0, 255) if x.dtype == torch.uint8 else noisy).to(x.dtype)
-
-    def _draws(self, device: torch.device) -> Tensor:
-        """Draws of N(0, scatter), shape (BANK, D), always the same for the same scatter."""
-        if self._bank is None:
-            root = square_root(self._scatter)
-            normal = torch.randn(BANK, len(root), generator=torch.Generator().manual_seed(0))
-            self._bank = normal.to(root.device) @ root.T
-        self._bank = self._bank.to(device)
-        return self._bank
 
     def state_dict(self) -> dict[str, Any]:
         """A tensor or None."""
-        return {"scatter": self._scatter}
+        return {"draws": self._draws}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave."""
-        self._scatter, self._bank = state["scatter"], None
-
-
-def square_root(scatter: Tensor) -> Tensor:
-    """L with L L^T = ``scatter``, shape (D, D), up to what its rounding and directions without any variance need.
-
-    Raises:
-        ValueError: Inputs were infinite or not numbers.
-    """
-    if not scatter.isfinite().all():
-        raise ValueError("inputs of the memory are infinite or not numbers: look for them in the training data.")
-    jitter, info, scatter = JITTER * float(scatter.diagonal().mean()) or 1e-12, 1, scatter.double()
-    while info:
-        root, info = torch.linalg.cholesky_ex(scatter + jitter * torch.eye(len(scatter)).to(scatter))
-        jitter *= 10
-    return root.float()
+        self._draws = state["draws"]
 
 
 def mean_predictions(
@@ -114,15 +97,15 @@ def mean_predictions(
         predict: The network's logits, of inputs and task labels.
         z: The vectors.
         spread: Of the examples around them.
-        examples: Number of past examples that it is the sum over.
+        examples: Number of past examples that its draws are of the sum over.
         temperature: T.
         generator: Source of randomness, on the CPU.
     """
     labels = []
     for x, t in zip(z.x.split(BATCH), z.t.split(BATCH), strict=True):
         total: Tensor | float = 0.0
-        for _ in range(DRAWS):
+        for _ in range(PREDICTIONS):
             logits = predict(spread.around(x, examples, 1.0, generator), t).float()
             total = total + (logits / temperature).softmax(1)
-        labels.append((temperature * (total / DRAWS).log()).clamp_min(IMPOSSIBLE))
+        labels.append((temperature * (total / PREDICTIONS).log()).clamp_min(IMPOSSIBLE))
     return torch.cat(labels)

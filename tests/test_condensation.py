@@ -13,19 +13,20 @@ from bayesdual.stream import TensorData
 def test_the_rest_is_merged_into_the_nearest_by_hand():
     x = torch.tensor([[0.0], [10.0], [2.0], [9.0], [13.0]])
     w = torch.tensor([1.0, 1.0, 3.0, 1.0, 2.0])
-    merged, weights, scatter = cell_means(x, w, 2)
+    merged, weights, apart = cell_means(x, w, 2)
     assert merged.flatten().tolist() == [6 / 4, (10 + 9 + 26) / 4]
     assert weights.tolist() == [4.0, 4.0]
-    lost = w @ x.square() - weights @ merged.square()  # of the second moment, in which means and scatter add up
-    assert scatter.item() == pytest.approx(lost.item())
+    lost = w @ x.square() - weights @ merged.square()  # of the second moment, in which means and what is apart add up
+    assert float(apart.T @ apart) == pytest.approx(lost.item())
 
 
-def test_the_scatter_of_many_is_measured_on_some():
+def test_how_far_many_are_apart_is_measured_on_some():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1600, 3, generator=generator) @ torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 3.0]])
-    merged, totals, scatter = cell_means(x, torch.ones(1600), 10)
+    merged, totals, apart = cell_means(x, torch.ones(1600), 10)
+    assert len(apart) == 400
     lost = x.T @ x - (merged * totals[:, None]).T @ merged
-    assert 0.02 < float((scatter - lost).norm() / lost.norm()) < 0.2
+    assert 0.02 < float((apart.T @ apart - lost).norm() / lost.norm()) < 0.2
 
 
 def test_a_linear_layer_gives_the_same_mean_whatever_its_weights():
@@ -44,12 +45,6 @@ def test_images_stay_images_and_tokens_are_refused():
     assert merged.dtype == torch.uint8 and merged.flatten().tolist() == [2, 255]  # 1.5 rounds to even
     with pytest.raises(ValueError, match=r"torch.int64 have no mean: give algorithm.condensation null"):
         cell_means(torch.zeros(3, 2, dtype=torch.int64), torch.ones(3), 2)
-
-
-def test_a_covariance_that_is_too_large_is_not_kept_and_this_is_said():
-    with pytest.warns(UserWarning, match="inputs have 5000 numbers, and their covariance is kept up to 4096"):
-        merged, totals, scatter = cell_means(torch.randn(6, 5000), torch.ones(6), 2)
-    assert scatter is None and merged.shape == (2, 5000) and totals.sum() == 6
 
 
 def test_only_networks_that_are_linear_first_see_means():
@@ -125,8 +120,8 @@ def test_features_are_matched_and_inputs_stay_in_their_range(kind):
     x = images() if kind == "uint8" else images().float() / 255
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     storages = [p.data_ptr() for p in network.parameters()]
-    merged, totals, scatter = memory_vectors(x, weights, 5, sight_of(network))
-    assert scatter is None  # noise is no image
+    merged, totals, apart = memory_vectors(x, weights, 5, sight_of(network))
+    assert apart is None  # noise is no image
     assert merged.shape == (5, 1, 8, 8) and merged.dtype == x.dtype
     assert torch.allclose(totals, weights.sum() / 5)
     assert float(merged.min()) >= float(x.min()) - 1e-5 or kind == "uint8"

@@ -10,17 +10,23 @@ from torch import nn
 from bayesdual.algorithm import BayesDual
 from bayesdual.memory import IMPOSSIBLE, Exemplars
 from bayesdual.models import MLP
-from bayesdual.spread import Spread, mean_predictions, square_root
+from bayesdual.spread import Spread, mean_predictions
 from bayesdual.stream import TensorData
 
 COVARIANCE = torch.tensor([[4.0, 3.0], [3.0, 9.0]])
 
 
-def spread_of(covariance):
+def spread_of(covariance, seed=9):
     """Of one example: what is asked for of more has a smaller covariance."""
     spread = Spread()
-    spread.add(covariance)
+    spread.add(apart_with(covariance), generator(seed))
     return spread
+
+
+def apart_with(covariance):
+    """Differences with this sum of squares."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return values.sqrt()[:, None] * vectors.T
 
 
 def generator(seed=0):
@@ -30,17 +36,19 @@ def generator(seed=0):
 def test_noise_has_the_covariance_of_what_the_vectors_stand_for():
     noisy = spread_of(COVARIANCE).around(torch.full((40_000, 2), 7.0), 1, 0.5, generator())
     assert torch.allclose(noisy.mean(0), torch.tensor([7.0, 7.0]), atol=0.05)
-    assert torch.allclose(noisy.T.cov(), 0.25 * COVARIANCE, atol=0.25)
+    assert torch.allclose(noisy.T.cov(), 0.25 * COVARIANCE, atol=0.3)
 
 
-def test_scatter_adds_up_and_is_shared_by_the_examples():
+def test_variances_add_up_and_are_shared_by_the_examples():
     spread = spread_of(COVARIANCE)
-    spread.add(3 * COVARIANCE)
+    source = generator(10)
+    for _ in range(3):
+        spread.add(apart_with(COVARIANCE), source)
     noisy = spread.around(torch.zeros(40_000, 2), 4, 1.0, generator())
-    assert torch.allclose(noisy.T.cov(), COVARIANCE, atol=1)
+    assert torch.allclose(noisy.T.cov(), COVARIANCE, atol=1.2)
 
 
-def test_draws_depend_on_scatter_and_generator_only_and_images_stay_images():
+def test_noise_depends_on_draws_and_generator_only_and_images_stay_images():
     x = torch.tensor([[0, 255]], dtype=torch.uint8).expand(500, 2)
     one, again = spread_of(400 * COVARIANCE), Spread()
     first = one.around(x, 1, 1.0, generator())
@@ -56,13 +64,9 @@ def test_inputs_that_never_vary_get_no_noise(covariance):
     assert torch.allclose(noisy.std(0), covariance.diagonal().sqrt(), atol=0.2)
 
 
-def test_a_scatter_that_rounding_has_made_indefinite_still_has_a_root():
-    direction = torch.linspace(1, 9, 50)
-    scatter = torch.outer(direction, direction) - 1e-2 * torch.eye(50)
-    root = square_root(scatter)
-    assert torch.allclose(root @ root.T, scatter, atol=0.5)
+def test_inputs_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match="infinite or not numbers"):
-        square_root(scatter * math.inf)
+        Spread().add(torch.tensor([[1.0, math.inf]]), generator())
 
 
 def exemplars(x):
