@@ -9,9 +9,9 @@ While an experience of N examples is learned, with the memory standing for N' pa
 
 with a + b = 1 and P the precision of the past's posterior, per example: every example, old or new, counts the same.
 When the experience ends, the posterior scores its examples, a selection fills the memory, each exemplar is made to
-stand for the examples around it, by their mean and their spread, and the weights and their precision become the anchor
-of the next. A host (Lightning's or Avalanche's) calls ``begin_experience``, ``loss`` and ``end_experience``, and keeps
-``state_dict``; the algorithm knows neither.
+stand for the examples around it, by their mean and their spread, the network now gives all soft labels, and the weights
+and their precision become the anchor of the next. A host (Lightning's or Avalanche's) calls ``begin_experience``,
+``loss`` and ``end_experience``, and keeps ``state_dict``; the algorithm knows neither.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bayesdual.condensation import Condensation, Sight, memory_vectors
+from bayesdual.condensation import Condensation, memory_vectors
 from bayesdual.kprior import Predict, WeightPrior, function_space_loss, label_loss
 from bayesdual.memory import Exemplars, Memory, concatenate
 from bayesdual.posterior import Posterior
@@ -214,7 +214,7 @@ class BayesDual:
             room = self.memory.room_for(data.y, experience, self._generator)
             rows = self._candidates(data.y, room)
             if self.condensation is not None:
-                self._merge_old(module, predict, data.y, experience, room)
+                self._merge_old(module, data.y, experience, room)
             chosen = []
             if len(rows):
                 known = survey(module, predict, data, rows, posterior, device)
@@ -225,14 +225,11 @@ class BayesDual:
                             alike = replace(exemplars, weights=torch.ones_like(exemplars.weights))
                             x = data.take(others).to(device)
                             ones, all_of_them = torch.ones(len(x), device=device), int((data.y == label).sum())
-                            exemplars = self._condensed(module, predict, alike, x, ones, all_of_them)
+                            exemplars = self._condensed(module, alike, x, ones, all_of_them)
                         chosen.append(exemplars)
             self.memory.update(concatenate(chosen) if chosen else None, data.y, experience, self._generator)
-            if self._spread and (z := self.memory.exemplars) is not None:
-                logits = mean_predictions(
-                    predict, z, self._spread, self.memory.examples_seen, self.temperature, self._generator
-                )
-                self.memory.exemplars = replace(z, logits=logits)
+            if (z := self.memory.exemplars) is not None:
+                self.memory.exemplars = replace(z, logits=self._soft_labels(predict, z))
         else:
             self.memory.update_counts(data.y, experience)
         if self.weight_prior is not None:
@@ -299,7 +296,7 @@ class BayesDual:
         )
         return exemplars, others
 
-    def _merge_old(self, module: nn.Module, predict: Predict, y: Tensor, experience: int, room: dict[int, int]) -> None:
+    def _merge_old(self, module: nn.Module, y: Tensor, experience: int, room: dict[int, int]) -> None:
         """Merges the exemplars that must make room for those of a new experience into those that stay."""
         memory = self.memory
         if memory.exemplars is None:
@@ -309,40 +306,36 @@ class BayesDual:
             group = memory.exemplars.of(c, e)
             stay = share - (room.get(c, 0) if e == experience else 0)
             if 0 < stay < len(group):
-                group = self._condensed(module, predict, group[:stay], group[stay:].x, group[stay:].weights)
+                group = self._condensed(module, group[:stay], group[stay:].x, group[stay:].weights)
             groups.append(group)
         memory.exemplars = concatenate(groups)
 
     def _condensed(
-        self,
-        module: nn.Module,
-        predict: Predict,
-        exemplars: Exemplars,
-        x: Tensor,
-        weights: Tensor,
-        examples: float | None = None,
+        self, module: nn.Module, exemplars: Exemplars, x: Tensor, weights: Tensor, examples: float | None = None
     ) -> Exemplars:
-        """Exemplars that stand for others too; without a spread, with the soft labels of what they are now.
+        """Exemplars that stand for others too.
 
         Args:
             module: The network.
-            predict: Its logits.
             exemplars: M exemplars of one class.
             x: The inputs of others of the class, shape (N, ...).
             weights: Number of examples that each of these stands for, shape (N,).
             examples: How many examples all of them stand for; None: as many as the weights say.
         """
-        sight = Sight(module, predict, exemplars.t[:1], self._generator)
         x, weights = torch.cat([exemplars.x, x]), torch.cat([exemplars.weights, weights])
-        new = self.condensation(x, weights, len(exemplars), sight)
+        new = self.condensation(x, weights, len(exemplars), module)
         if new.apart is not None and self.spread:
             more = 1.0 if examples is None else examples / float(weights.sum())
             self._spread.add(new.apart * more**0.5, self._generator)
-        exemplars = replace(exemplars, x=new.x, weights=new.weights)
-        if self._spread:  # soft labels follow once the spread is that of all
-            return exemplars
-        parts = zip(exemplars.x.split(SCORING_BATCH), exemplars.t.split(SCORING_BATCH), strict=True)
-        return replace(exemplars, logits=torch.cat([predict(*part).float() for part in parts]))
+        return replace(exemplars, x=new.x, weights=new.weights)
+
+    def _soft_labels(self, predict: Predict, z: Exemplars) -> Tensor:
+        """What the network says now of all that is in memory, as logits (M, C): the K-prior's old model is the last."""
+        if self._spread:
+            seen = self.memory.examples_seen
+            return mean_predictions(predict, z, self._spread, seen, self.temperature, self._generator)
+        parts = zip(z.x.split(SCORING_BATCH), z.t.split(SCORING_BATCH), strict=True)
+        return torch.cat([predict(*part).float() for part in parts])
 
 
 def survey(

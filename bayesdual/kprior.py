@@ -1,7 +1,7 @@
 """K-prior: what stands in for the loss of past data once only a memory of it is left.
 
 Khan & Swaroop, "Knowledge-Adaptation Priors", NeurIPS 2021. With M the memory, w_z the number of past examples that
-z stands for, f the logits now and f_old those when z was memorised, and T a temperature,
+z stands for, f the logits now and f_old those of the network before, and T a temperature,
 
     past loss  ~  sum_{z in M} w_z T^2 CE(softmax(f_old(z)/T), softmax(f(z)/T))      function space
                 + 1/2 (theta - theta_old)^T P (theta - theta_old)                    weight space
@@ -65,7 +65,7 @@ def function_space_loss(logits: Tensor, old_logits: Tensor, weights: Tensor, tem
 
     Args:
         logits: Logits now, shape (B, C).
-        old_logits: Logits when memorised, shape (B, C') with C' <= C: classes that are new since are left out.
+        old_logits: Logits of the network before, shape (B, C') with C' <= C: classes that are new since are left out.
         weights: Weights, shape (B,), of any positive sum.
         temperature: T; T^2 keeps the gradient's scale.
     """

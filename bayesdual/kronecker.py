@@ -54,8 +54,8 @@ class KroneckerPrior:
         temperature: float = 3.0,
         cap: float = 5.0,
         input_rank: int = 64,
-        output_rank: int = 32,
-        examples: int = 1000,
+        output_rank: int = 16,
+        examples: int = 500,
     ) -> None:
         for name, value in locals().copy().items():
             if name != "self" and value <= 0:

@@ -37,7 +37,7 @@ class Exemplars:
             of examples around them.
         y: Labels, shape (M,), int64.
         t: Task labels, shape (M,), int64.
-        logits: What the network said of them when they were memorised, shape (M, C), float32: the soft labels.
+        logits: What the network said of them when the last experience ended, shape (M, C), float32: the soft labels.
         weights: Number of past examples that each stands for, shape (M,), float32.
         scores: How much the posterior hangs on each, shape (M,), float32.
         experience: Index of the experience that each came from, shape (M,), int64.
@@ -59,7 +59,9 @@ class Exemplars:
 
     def __getitem__(self, rows: Tensor | slice) -> Exemplars:
         """Returns the exemplars at ``rows`` (int64 positions, a boolean mask or a slice)."""
-        return Exemplars(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+        if isinstance(rows, Tensor) and rows.dtype == torch.int64:  # index_select takes a tenth of the time
+            return Exemplars(**{name: tensor.index_select(0, rows) for name, tensor in self.tensors().items()})
+        return Exemplars(**{name: tensor[rows] for name, tensor in self.tensors().items()})
 
     def of(self, label: int, experience: int) -> Exemplars:
         """Returns those of one class from one experience."""

@@ -228,18 +228,13 @@ class LastLinear:
 
 
 @contextmanager
-def watching_last_linear(module: nn.Module, detach: bool = True) -> Iterator[LastLinear]:
-    """Keeps, while entered, the input of the linear layer that each forward pass of ``module`` calls last.
-
-    Args:
-        module: The network.
-        detach: Whether to keep it without what leads to it.
-    """
+def watching_last_linear(module: nn.Module) -> Iterator[LastLinear]:
+    """Keeps, while entered, the input of the linear layer that each forward pass of ``module`` calls last."""
     last = LastLinear()
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            last.name, last.features = name, inputs[0].detach() if detach else inputs[0]
+            last.name, last.features = name, inputs[0].detach()
 
         return hook
 

@@ -25,7 +25,7 @@ from bayesdual.kprior import Predict
 from bayesdual.memory import IMPOSSIBLE, Exemplars
 
 DRAWS = 512  # that are kept
-PREDICTIONS = 16  # that a soft label is the mean of
+PREDICTIONS = 8  # that a soft label is the mean of
 BATCH = 1000
 
 

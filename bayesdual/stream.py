@@ -142,7 +142,7 @@ class TensorLoader:
     def __iter__(self) -> Iterator[Batch]:
         data = self._data
         for rows in self._rows.split(self._batch_size):
-            yield data.x[rows], data.y[rows], data.t[rows]
+            yield data.x.index_select(0, rows), data.y[rows], data.t[rows]  # faster than x[rows]
 
 
 def task_classes(experiences: Any, n_classes: int) -> Tensor | None:

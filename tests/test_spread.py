@@ -84,9 +84,10 @@ def test_soft_labels_are_mean_predictions_and_less_sure_than_those_of_the_means(
         drawn = torch.stack(
             [network(spread.around(z.x, 1, 1.0, generator(s))).div(2).softmax(1) for s in range(1, 100)]
         )
-    assert float((p - drawn.mean(0)).abs().max()) < 0.35 and float((p - drawn.mean(0)).mean().abs()) < 0.01
+    off = p - drawn.mean(0)
+    assert float(off.square().mean().sqrt()) < 0.15 and float(off.mean().abs()) < 0.01
     entropy = [float(-(q * q.log()).sum(1).mean()) for q in (p, plain)]
-    assert entropy[0] > entropy[1] + 0.05
+    assert entropy[0] > entropy[1] + 0.02
 
 
 def test_classes_that_cannot_be_stay_impossible():
