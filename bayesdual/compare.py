@@ -1,9 +1,10 @@
 """``python -m bayesdual compare``: methods x seeds x benchmarks, ours and peers, tuned by the same budget.
 
-What is compared stands in a configuration file, as ``bayesdual.comparison`` says. A run is known by all that it depends
-on: its file in ``runs/`` is named by a hash of that, so a run is made once, whatever stops the comparison, and another
-setting makes another run. First come the runs on the validation stream that choose what a method tunes, for each
-benchmark apart; then every seed learns all training data.
+What is compared stands in a configuration file, as ``bayesdual.comparison`` says. A run is known by its settings and
+the version of bayesdual: its file in ``runs/`` is named by a hash of these, so a run is made once, whatever stops the
+comparison, and another setting makes another run. (Code of your own that you change is not seen: delete its runs.)
+First come the runs on the validation stream that choose what a method tunes, for each benchmark apart; then every seed
+learns all training data.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,7 +38,6 @@ from bayesdual.executors import Executor, Failure, LocalProcesses, RayCluster
 from bayesdual.files import write_json, write_whole
 from bayesdual.settings import CommandLineError, Setting, read_config
 
-FORMAT = 1  # of the files of runs: another one makes all runs again
 OURS = "bayesdual.configuration.learn"
 DIVERGED = "FloatingPointError"
 
@@ -46,7 +47,7 @@ DIVERGED = "FloatingPointError"
 
 @dataclass(frozen=True)
 class Run:
-    """One run: ``spec`` is all that its results depend on, as plain values; ``title`` is for people."""
+    """One run: ``spec`` is what its results depend on, as plain values; ``title`` is for people."""
 
     title: str
     spec: dict[str, Any]
@@ -89,7 +90,7 @@ def run_of(
         except ValueError as error:
             raise CommandLineError(f"{comparison.source}: methods.{method.name}: {error}") from None
         spec = {"learn": f"{comparison.peers.__name__}.learn", "arguments": arguments}
-    spec |= {"format": FORMAT, "threads": config["threads"] or 1}
+    spec |= {"version": version("bayesdual"), "threads": config["threads"] or 1}
     title = [f"{method.name} on {benchmark.name}", *(f"{k.rpartition('.')[2]} {v}" for k, v in tried.items())]
     return Run(", ".join([*title, f"seed {seed}", *(["tuning"] if tuning else [])]), spec)
 
