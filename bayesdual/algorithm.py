@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bayesdual.condensation import Condensation, memory_vectors
-from bayesdual.kprior import Predict, WeightPrior, function_space_loss, label_loss
+from bayesdual.kprior import Predict, WeightPrior, function_space_loss
 from bayesdual.memory import Exemplars, Memory, concatenate
 from bayesdual.posterior import Posterior
 from bayesdual.selection import Candidates, Selection, dual_coverage
@@ -173,7 +173,7 @@ class BayesDual:
         """
         past, parts = torch.zeros_like(new), {"new": new}
         if z is not None:
-            labels = label_loss(logits, z.y, z.weights)
+            labels = F.cross_entropy(logits, z.y)
             soft = function_space_loss(logits, z.logits, z.weights, self.temperature)
             past = self.label_share * labels + (1 - self.label_share) * soft
             parts |= {"labels": labels, "function_space": soft}

@@ -49,17 +49,6 @@ class WeightPrior(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def label_loss(logits: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean of the cross-entropy with the labels.
-
-    Args:
-        logits: Logits, shape (B, C).
-        y: Labels, shape (B,).
-        weights: Weights, shape (B,), of any positive sum.
-    """
-    return (F.cross_entropy(logits, y, reduction="none") * weights).sum() / weights.sum()
-
-
 def function_space_loss(logits: Tensor, old_logits: Tensor, weights: Tensor, temperature: float = 1.0) -> Tensor:
     """Weighted mean of the cross-entropy with the soft labels: the first term above, for one unit of weight.
 

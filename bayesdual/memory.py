@@ -212,9 +212,11 @@ class Memory:
         self.counts = self._counts_with(y, experience)
 
     def draw(self, n: int, generator: torch.Generator) -> Exemplars:
-        """Returns ``n`` exemplars in random order, each as often as any other (give or take one).
+        """Returns ``n`` exemplars, each as often as it stands for past examples (give or take one), in random order.
 
-        A memory smaller than ``n`` is gone through several times.
+        That is systematic sampling: exemplars in random order, class by class, take up a length of their weight each,
+        and at even steps one is drawn, so that every class, too, is drawn as often as it should. Those drawn count
+        the same: their weights are 1. A memory smaller than ``n`` is gone through several times.
 
         Args:
             n: Number of exemplars to return.
@@ -223,11 +225,16 @@ class Memory:
         Raises:
             ValueError: The memory is empty.
         """
-        if self.exemplars is None:
+        if (all_of_them := self.exemplars) is None:
             raise ValueError("the memory is empty: nothing can be drawn from it.")
-        rounds = -(-n // len(self))
-        rows = torch.cat([torch.randperm(len(self), generator=generator) for _ in range(rounds)])[:n]
-        return self.exemplars[rows.to(self.exemplars.y.device)]
+        device = all_of_them.y.device
+        order = torch.randperm(len(self), generator=generator).to(device)
+        order = order[all_of_them.y[order].argsort(stable=True)]
+        until = all_of_them.weights[order].cumsum(0)
+        steps = torch.arange(n, device=device) + float(torch.rand((), generator=generator))
+        places = torch.searchsorted(until, steps * (until[-1] / n)).clamp_max(len(self) - 1)  # rounding
+        drawn = all_of_them[order[places[torch.randperm(n, generator=generator).to(device)]]]
+        return replace(drawn, weights=torch.ones_like(drawn.weights))
 
     def state_dict(self) -> dict[str, object]:
         """Tensors and plain numbers only: loads with ``weights_only=True``."""

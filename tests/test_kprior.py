@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bayesdual.kprior import function_space_loss, label_loss, weight_space_loss
+from bayesdual.kprior import function_space_loss, weight_space_loss
 
 
 def test_gradient_is_that_of_the_past_for_a_linear_model_with_all_data():
@@ -50,8 +50,6 @@ def test_weights_are_relative_and_classes_new_since_are_left_out():
     logits, old = torch.randn(4, 5), torch.randn(4, 3)
     w = torch.tensor([1.0, 2.0, 3.0, 4.0])
     assert torch.allclose(function_space_loss(logits, old, w), function_space_loss(logits[:, :3], old, 10 * w))
-    y = torch.tensor([0, 1, 2, 3])
-    assert torch.allclose(label_loss(logits, y, torch.ones(4)), F.cross_entropy(logits, y))
 
 
 def test_weight_space_holds_a_grown_layer_where_it_was():

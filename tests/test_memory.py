@@ -1,5 +1,7 @@
 """The memory: fair shares, weights that stand for the past, draws and files."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -91,6 +93,20 @@ def test_draws_from_a_memory_smaller_than_the_batch_use_all_of_it_equally():
     drawn = memory.draw(7, torch.Generator().manual_seed(0))
     counts = torch.bincount(drawn.y, minlength=3)
     assert len(drawn) == 7 and counts.min() == 2 and counts.max() == 3
+
+
+def test_exemplars_are_drawn_as_often_as_they_stand_for_examples_and_so_are_classes():
+    memory, generator = Memory(6), torch.Generator().manual_seed(0)
+    learn(memory, [0] * 30 + [1] * 30, 0)
+    weights = torch.tensor([1.0, 9.0, 20.0, 10.0, 10.0, 10.0])
+    memory.exemplars = replace(memory.exemplars, weights=weights, scores=torch.arange(6.0))
+    for _ in range(20):
+        drawn = memory.draw(12, generator)
+        assert torch.bincount(drawn.y).tolist() == [6, 6]
+        counts = torch.bincount(drawn.scores.long(), minlength=6)
+        assert ((counts - weights / 5).abs() <= 1).all() and (drawn.weights == 1).all()
+    orders = {tuple(memory.draw(12, generator).scores.tolist()) for _ in range(20)}
+    assert len(orders) == 20
 
 
 def test_drawing_from_nothing_is_refused():

@@ -44,6 +44,17 @@ def test_frozen_parameters_do_not_count():
     assert group["lr"] == 2 * expected["lr"] and group["betas"] == (0.8, 0.99)
 
 
+def test_convolutions_learn_at_half_the_rate():
+    def rate(*layers):
+        model = nn.Sequential(*layers)
+        size = sum(p.numel() for p in model.parameters())
+        return (
+            IVONByRule().make(model.parameters(), 50, 1000).param_groups[0]["lr"] / ivon_settings(size, 50, 1000)["lr"]
+        )
+
+    assert rate(nn.Linear(90, 90)) == 1 and rate(nn.Conv2d(3, 9, 5), nn.Linear(90, 90)) == 0.5
+
+
 @pytest.mark.parametrize(("accumulate", "steps"), [(1, 3 * 5), (2, 3 * 3)])
 def test_a_learner_without_an_optimizer_follows_its_stream(accumulate, steps):
     torch.manual_seed(0)
