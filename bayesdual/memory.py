@@ -143,6 +143,7 @@ class Memory:
         self.budget = budget
         self.exemplars: Exemplars | None = None
         self.counts: dict[tuple[int, int], int] = {}  # examples seen, by (class, experience)
+        self._drawn_from: tuple[Exemplars, Tensor, Tensor] | None = None  # and its labels and weights, on the CPU
 
     def __len__(self) -> int:
         return 0 if self.exemplars is None else len(self.exemplars)
@@ -225,15 +226,18 @@ class Memory:
         Raises:
             ValueError: The memory is empty.
         """
-        if (all_of_them := self.exemplars) is None:
+        if self.exemplars is None:
             raise ValueError("the memory is empty: nothing can be drawn from it.")
-        device = all_of_them.y.device
-        order = torch.randperm(len(self), generator=generator).to(device)
-        order = order[all_of_them.y[order].argsort(stable=True)]
-        until = all_of_them.weights[order].cumsum(0)
-        steps = torch.arange(n, device=device) + float(torch.rand((), generator=generator))
-        places = torch.searchsorted(until, steps * (until[-1] / n)).clamp_max(len(self) - 1)  # rounding
-        drawn = all_of_them[order[places[torch.randperm(n, generator=generator).to(device)]]]
+        if self._drawn_from is None or self._drawn_from[0] is not self.exemplars:
+            self._drawn_from = self.exemplars, self.exemplars.y.cpu(), self.exemplars.weights.cpu()
+        known, y, weights = self._drawn_from
+        order = torch.randperm(len(y), generator=generator)
+        order = order[y[order].argsort(stable=True)]
+        until = weights[order].cumsum(0)
+        steps = (torch.arange(n) + torch.rand((), generator=generator)) * (until[-1] / n)
+        places = torch.searchsorted(until, steps).clamp_max(len(y) - 1)  # rounding
+        rows = order[places[torch.randperm(n, generator=generator)]]
+        drawn = known[rows.to(known.y.device)]
         return replace(drawn, weights=torch.ones_like(drawn.weights))
 
     def state_dict(self) -> dict[str, object]:
