@@ -29,6 +29,7 @@ def train(side: str, seed: int) -> dict[str, float]:
     from avalanche.benchmarks import tensors_benchmark
     from avalanche.training import Replay
 
+    from bayesdual.kronecker import KroneckerPrior
     from bayesdual.models import MLP
     from bayesdual.rule import IVONByRule
     from bayesdual.scenarios import SplitFMNIST
@@ -42,7 +43,7 @@ def train(side: str, seed: int) -> dict[str, float]:
     experiences = stream.train_stream
     if side == OURS:
         optimizer = IVONByRule().make(model.parameters(), examples=12_000, steps=188)
-        strategy = BayesDual(optimizer=optimizer, lr_end=0.0, temperature=3.0, **common)
+        strategy = BayesDual(optimizer=optimizer, lr_end=0.0, temperature=3.0, weight_prior=KroneckerPrior(), **common)
     else:
         optimizer = torch.optim.AdamW(model.parameters(), 3e-4)
         strategy = Replay(optimizer=optimizer, criterion=torch.nn.CrossEntropyLoss(), **common)
