@@ -79,7 +79,13 @@ class Spread:
         return {"draws": self._draws}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what :meth:`state_dict` gave."""
+        """Restores what :meth:`state_dict` gave.
+
+        Raises:
+            ValueError: The state is of an older version, which kept a matrix.
+        """
+        if "draws" not in state:
+            raise ValueError("the checkpoint is of an older version of bayesdual, with another spread: learn anew.")
         self._draws = state["draws"]
 
 

@@ -69,6 +69,11 @@ def test_inputs_that_are_not_finite_are_refused():
         Spread().add(torch.tensor([[1.0, math.inf]]), generator())
 
 
+def test_the_state_of_an_older_version_is_refused_in_a_sentence():
+    with pytest.raises(ValueError, match="older version of bayesdual"):
+        Spread().load_state_dict({"scatter": torch.eye(2)})
+
+
 def exemplars(x):
     n = len(x)
     zeros = torch.zeros(n, dtype=torch.int64)
