@@ -84,15 +84,18 @@ def test_soft_labels_are_mean_predictions_and_less_sure_than_those_of_the_means(
     torch.manual_seed(0)
     network, z, spread = nn.Linear(2, 3), exemplars(3 * torch.randn(1500, 2)), spread_of(4 * COVARIANCE)
     with torch.no_grad():
-        labels = mean_predictions(lambda x, t: network(x), z, spread, 1, 2.0, generator())
-        p, plain = (labels / 2).softmax(1), (network(z.x) / 2).softmax(1)
+        once, again = (
+            mean_predictions(lambda x, t: network(x), z, spread, 1, 2.0, generator(s)).div(2).softmax(1)
+            for s in (0, 100)
+        )
+        p, plain = (once + again) / 2, (network(z.x) / 2).softmax(1)
         drawn = torch.stack(
             [network(spread.around(z.x, 1, 1.0, generator(s))).div(2).softmax(1) for s in range(1, 100)]
         )
-    off = p - drawn.mean(0)
-    assert float(off.square().mean().sqrt()) < 0.15 and float(off.mean().abs()) < 0.01
+    assert float((p - drawn.mean(0)).abs().max()) < 0.35 and float((p - drawn.mean(0)).mean().abs()) < 0.01
+    assert float((once - drawn.mean(0)).square().mean().sqrt()) < 0.15
     entropy = [float(-(q * q.log()).sum(1).mean()) for q in (p, plain)]
-    assert entropy[0] > entropy[1] + 0.02
+    assert entropy[0] > entropy[1] + 0.05
 
 
 def test_classes_that_cannot_be_stay_impossible():
