@@ -31,7 +31,7 @@ import inspect
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -47,7 +47,7 @@ from torch.overrides import TorchFunctionMode
 
 __all__ = ["directional_variance", "function_covariance", "function_variance", "function_variance_mc"]
 
-_GIB = 2**30
+_MEMORY = 2**28  # bytes: with more, ResNet-18 is slower
 _PIECE = 2**18  # numbers of R that a layer forms at a time: a megabyte or two, which stay in the cache
 
 
@@ -61,7 +61,9 @@ class HasVariance(Protocol):
 # ---- What is computed --------------------------------------------------------------------------------------
 
 
-def function_variance(model: nn.Module, inputs: Tensor, posterior: HasVariance, *, memory_limit: int = _GIB) -> Tensor:
+def function_variance(
+    model: nn.Module, inputs: Tensor, posterior: HasVariance, *, memory_limit: int = _MEMORY
+) -> Tensor:
     """Exact variance of every logit of the linearised network, v = diag(J Sigma J^T).
 
     J is taken at the weights that the model has, so these should be the posterior's mean. The logits of an
@@ -86,7 +88,7 @@ def function_variance(model: nn.Module, inputs: Tensor, posterior: HasVariance, 
 
 
 def function_covariance(
-    model: nn.Module, inputs: Tensor, posterior: HasVariance, *, memory_limit: int = _GIB
+    model: nn.Module, inputs: Tensor, posterior: HasVariance, *, memory_limit: int = _MEMORY
 ) -> Tensor:
     """Exact covariance of the logits of each example in the linearised network, V = J Sigma J^T.
 
@@ -105,7 +107,7 @@ def directional_variance(
     posterior: HasVariance,
     directions: Tensor,
     *,
-    memory_limit: int = _GIB,
+    memory_limit: int = _MEMORY,
 ) -> Tensor:
     """Exact variance of one combination of logits per example, e^T J Sigma J^T e, from a single backward.
 
@@ -147,14 +149,16 @@ def function_variance_mc(
     """
     if samples < 2:
         raise ValueError(f"samples is {samples}, but a sample variance needs at least 2.")
-    variances = _checked_variances(model, posterior)
-    parameters = {name: p for name, p in model.named_parameters() if name in variances}
+    _refuse_train_mode(model)
+    parameters = dict(model.named_parameters())
+    variances = _checked_variances(parameters, posterior)
     mean = squares = torch.zeros(())
     for count in range(1, samples + 1):  # Welford's recursion: stable, and no stack of logits
         weights = {}
-        for name, p in parameters.items():
+        for name, variance in variances.items():
+            p = parameters[name]
             noise = torch.randn(p.shape, generator=generator, dtype=p.dtype, device=p.device)
-            weights[name] = p + noise * variances[name].sqrt().to(p.dtype)
+            weights[name] = p + noise * variance.sqrt().to(p.dtype)
         logits = _checked_logits(functional_call(model, weights, (inputs,)), len(inputs))
         change = logits - mean
         mean = mean + change / count
@@ -231,15 +235,15 @@ def _shared_pieces(
         bias: its variance, (G * O,).
     """
     classes, batch, groups, outputs, positions = delta.shape
-    bias = None if bias is None else bias.view(groups, outputs)
     if positions == 1:  # nothing to sum before squaring, so the sum over I comes first and is shared by classes
-        scale = delta.new_zeros(()) if bias is None else bias.unsqueeze(1)
+        variance = delta.new_zeros(()) if bias is None else bias.view(groups, 1, outputs)
         if weight is not None:
-            scale = scale + patches(_ALL).squeeze(-1).square().transpose(0, 1) @ weight.mT  # (G, B, O)
-        yield _ALL, (delta.squeeze(-1) * scale.sqrt().transpose(0, 1)).permute(1, 2, 0, 3)
+            squares = patches(_ALL).squeeze(-1).square().transpose(0, 1)
+            variance = torch.baddbmm(variance, squares, weight.mT)  # (G, B, O)
+        yield _ALL, (delta.squeeze(-1) * variance.sqrt().transpose(0, 1)).permute(1, 2, 0, 3)
         return
     if bias is not None:
-        yield from _affine_pieces(delta.sum(-1).flatten(2), bias.flatten())
+        yield from _affine_pieces(delta.sum(-1).flatten(2), bias)
     if weight is None:
         return
     delta, deviation = delta.permute(1, 2, 0, 3, 4), weight.sqrt()
@@ -418,8 +422,8 @@ def _grown(one: torch.Size, many: torch.Size, examples: int) -> int | None:
     return differ[0] if alone else None
 
 
-def _plan(model: nn.Module, example: Tensor) -> _Plan:
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+def _plan(model: nn.Module, parameters: Iterable[Tensor], example: Tensor) -> _Plan:
+    own = {p.untyped_storage().data_ptr() for p in parameters}
     saved: dict[int, int] = {}
 
     def weigh(tensor: Tensor) -> Tensor:
@@ -516,7 +520,7 @@ def _explain(
     logits: Tensor,
     uses: list[_Use],
     dims: list[tuple[Callable, int | None]],
-    model: nn.Module,
+    parameters: Mapping[str, Tensor],
     variances: Mapping[str, Tensor],
 ) -> tuple[list[_Layer], list[_Parameter]]:
     """Splits the parameters that have a variance into those that layers account for and the others.
@@ -525,15 +529,14 @@ def _explain(
     dimension is known, and no two uses share any of its numbers.
     """
     ends, nodes = _graph_of(logits)
-    parameters = {name: p for name, p in model.named_parameters() if name in variances}
-    names = {id(p): name for name, p in parameters.items()}
+    names = {id(parameters[name]): name for name in variances}
     as_planned = [function for function, _ in dims] == [use.function for use in uses]
     known = [
         (use, dim)
         for use, (_, dim) in zip(uses, dims if as_planned else [], strict=False)
         if use.edge.node in nodes and dim is not None and use.arguments["input"].shape[dim] == len(logits)
     ]
-    claims: dict[str, list[slice]] = {name: [] for name in parameters}
+    claims: dict[str, list[slice]] = {name: [] for name in variances}
     for use, _ in known:
         for role in ("weight", "bias"):
             if place := _located(use.arguments.get(role), names):
@@ -544,7 +547,7 @@ def _explain(
         apart = all(a.stop <= b.start for a, b in zip(parts, parts[1:], strict=False))
         return apart and len(parts) == ends[id(parameters[name])]
 
-    others = [name for name in parameters if not accounted(name)]
+    others = [name for name in variances if not accounted(name)]
 
     def variance(tensor: Any) -> Tensor | None:
         place = _located(tensor, names)
@@ -582,12 +585,14 @@ def _accumulate(
     directions: Tensor | None = None,
 ) -> Tensor:
     """Sum of reduce(R) over all parameters; R has a row per class, or a single one along the directions."""
-    variances = _checked_variances(model, posterior)
+    _refuse_train_mode(model)
+    parameters = dict(model.named_parameters())
+    variances = _checked_variances(parameters, posterior)
     if len(inputs) == 0:
         raise ValueError("inputs holds no example: give a batch of at least one.")
-    with _differentiable(model, variances, inputs.device.type):
+    with _differentiable(parameters, variances, inputs.device.type):
         inputs = inputs.clone() if inputs.is_inference() else inputs
-        plan = _plan(model, inputs[:1])
+        plan = _plan(model, parameters.values(), inputs[:1])
         if directions is not None and directions.shape != (len(inputs), plan.classes):
             raise ValueError(
                 f"directions has shape {tuple(directions.shape)}, but the logits have shape "
@@ -608,7 +613,7 @@ def _accumulate(
                     gradient = gradients.pop()  # freed one by one
                     if gradient is not None:
                         for rows, factor in source.pieces(gradient.to(total.dtype)):
-                            total[batch][rows, part] += reduce(factor)
+                            total[batch][rows, part].add_(reduce(factor))
 
         dims = None
         cost = plan.forward + height * plan.backward
@@ -617,7 +622,7 @@ def _accumulate(
             if dims is None:
                 several = uses if len(logits) > 1 else _record(model, torch.cat([inputs[:1], inputs[:1]]))[1]
                 dims = plan.batch_dims(several, max(2, len(logits)))
-            layers, others = _explain(logits, uses, dims, model, variances)
+            layers, others = _explain(logits, uses, dims, parameters, variances)
             if layers:
                 add(batch, logits, layers, len(logits) * plan.backward)
             del logits, uses, layers  # and with them the graph
@@ -674,22 +679,7 @@ def _refuse_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplac
         raise ValueError(_TRAIN_MODE.format("a dropout"))
 
 
-@contextmanager
-def _differentiable(model: nn.Module, variances: Mapping[str, Tensor], device: str) -> Iterator[None]:
-    """Exactly the parameters with a variance require a gradient inside; all is as it was afterwards."""
-    before = [(p, p.requires_grad) for p in model.parameters()]
-    try:
-        for name, p in model.named_parameters():
-            p.requires_grad_(name in variances)
-        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False):
-            yield
-    finally:
-        for p, required in before:
-            p.requires_grad_(required)
-
-
-def _checked_variances(model: nn.Module, posterior: HasVariance) -> dict[str, Tensor]:
-    """The variances by name, on the device of their parameter and in at least single precision."""
+def _refuse_train_mode(model: nn.Module) -> None:
     for name, module in model.named_modules():
         batch_statistics = isinstance(module, _BatchNorm) and module.running_mean is None
         tracking = isinstance(module, _NormBase) and module.training and module.track_running_stats
@@ -697,7 +687,24 @@ def _checked_variances(model: nn.Module, posterior: HasVariance) -> dict[str, Te
         if batch_statistics or tracking or dropping:
             what = f"{name or 'the model'} ({type(module).__name__})"
             raise ValueError((_BATCH_STATISTICS if batch_statistics else _TRAIN_MODE).format(what))
-    parameters = dict(model.named_parameters())
+
+
+@contextmanager
+def _differentiable(parameters: Mapping[str, Tensor], variances: Mapping[str, Tensor], device: str) -> Iterator[None]:
+    """Exactly the parameters with a variance require a gradient inside; all is as it was afterwards."""
+    before = {name: p.requires_grad for name, p in parameters.items()}
+    try:
+        for name, p in parameters.items():
+            p.requires_grad_(name in variances)
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False):
+            yield
+    finally:
+        for name, required in before.items():
+            parameters[name].requires_grad_(required)
+
+
+def _checked_variances(parameters: Mapping[str, Tensor], posterior: HasVariance) -> dict[str, Tensor]:
+    """The variances by name, on the device of their parameter and in at least single precision."""
     variances = {}
     for name, variance in posterior.variance.items():
         if name not in parameters:
@@ -707,7 +714,7 @@ def _checked_variances(model: nn.Module, posterior: HasVariance) -> dict[str, Te
             raise ValueError(
                 f"the variance of {name!r} has shape {tuple(variance.shape)}, but the parameter has {tuple(p.shape)}."
             )
-        low, high = variance.aminmax() if variance.numel() else (0, 0)
+        low, high = (bound.item() for bound in variance.aminmax()) if variance.numel() else (0, 0)
         if not (low >= 0 and high < math.inf):  # NaN is in both, and fails
             raise ValueError(f"the variance of {name!r} has an entry that is negative or not finite.")
         variances[name] = variance.detach().to(p.device, _at_least_single(p.dtype))
