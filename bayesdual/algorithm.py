@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bayesdual.condensation import Condensation, memory_vectors
+from bayesdual.condensation import Condensation, Merging, memory_vectors
 from bayesdual.kprior import Predict, WeightPrior, function_space_loss
 from bayesdual.memory import Exemplars, Memory, concatenate
 from bayesdual.posterior import Posterior
@@ -213,19 +213,19 @@ class BayesDual:
         if self.memory.budget:
             room = self.memory.room_for(data.y, experience, self._generator)
             rows = self._candidates(data.y, room)
-            if self.condensation is not None:
-                self._merge_old(module, data.y, experience, room)
+            self._merge_old(module, data.y, experience, room)
             chosen = []
             if len(rows):
                 known = survey(module, predict, data, rows, posterior, device)
                 for label, n in room.items():
                     if n:
                         exemplars, others = self._choose(known, data, rows, experience, label, n)
-                        if self.condensation is not None and len(others):
+                        merge = self._merging(module, exemplars.x.dtype)
+                        if merge is not None and len(others):
                             alike = replace(exemplars, weights=torch.ones_like(exemplars.weights))
                             x = data.take(others).to(device)
                             ones, all_of_them = torch.ones(len(x), device=device), int((data.y == label).sum())
-                            exemplars = self._condensed(module, alike, x, ones, all_of_them)
+                            exemplars = self._condensed(merge, alike, x, ones, all_of_them)
                         chosen.append(exemplars)
             self.memory.update(concatenate(chosen) if chosen else None, data.y, experience, self._generator)
             if (z := self.memory.exemplars) is not None:
@@ -299,31 +299,35 @@ class BayesDual:
     def _merge_old(self, module: nn.Module, y: Tensor, experience: int, room: dict[int, int]) -> None:
         """Merges the exemplars that must make room for those of a new experience into those that stay."""
         memory = self.memory
-        if memory.exemplars is None:
+        merge = None if memory.exemplars is None else self._merging(module, memory.exemplars.x.dtype)
+        if merge is None:
             return
         groups = []
         for (c, e), share in memory.shares_with(y, experience).items():
             group = memory.exemplars.of(c, e)
             stay = share - (room.get(c, 0) if e == experience else 0)
             if 0 < stay < len(group):
-                group = self._condensed(module, group[:stay], group[stay:].x, group[stay:].weights)
+                group = self._condensed(merge, group[:stay], group[stay:].x, group[stay:].weights)
             groups.append(group)
         memory.exemplars = concatenate(groups)
 
+    def _merging(self, module: nn.Module, dtype: torch.dtype) -> Merging | None:
+        return None if self.condensation is None else self.condensation(module, dtype)
+
     def _condensed(
-        self, module: nn.Module, exemplars: Exemplars, x: Tensor, weights: Tensor, examples: float | None = None
+        self, merge: Merging, exemplars: Exemplars, x: Tensor, weights: Tensor, examples: float | None = None
     ) -> Exemplars:
         """Exemplars that stand for others too.
 
         Args:
-            module: The network.
+            merge: How inputs are merged.
             exemplars: M exemplars of one class.
             x: The inputs of others of the class, shape (N, ...).
             weights: Number of examples that each of these stands for, shape (N,).
             examples: How many examples all of them stand for; None: as many as the weights say.
         """
         x, weights = torch.cat([exemplars.x, x]), torch.cat([exemplars.weights, weights])
-        new = self.condensation(x, weights, len(exemplars), module)
+        new = merge(x, weights, len(exemplars))
         if new.apart is not None and self.spread:
             more = 1.0 if examples is None else examples / float(weights.sum())
             self._spread.add(new.apart * more**0.5, self._generator)

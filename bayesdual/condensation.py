@@ -39,28 +39,25 @@ class Condensed(NamedTuple):
     apart: Tensor | None = None
 
 
-Condensation = Callable[[Tensor, Tensor, int, nn.Module], Condensed]
-"""Inputs (N, ...), the most important first, weights (N,), n, and the network, to n <= N inputs of the same kind."""
+Merging = Callable[[Tensor, Tensor, int], Condensed]
+"""Inputs (N, ...), the most important first, weights (N,), and n, to n <= N inputs of the same kind."""
+
+Condensation = Callable[[nn.Module, torch.dtype], Merging | None]
+"""The network and the type of its inputs, to how these are merged; None: exemplars stay as they are."""
 
 
-def memory_vectors(x: Tensor, weights: Tensor, n: int, module: nn.Module) -> Condensed:
-    """``cell_means`` where the network sees means, and the first n as they are where it does not.
-
-    Nor are inputs averaged that have no mean, as tokens. For the arguments and what is returned see :func:`cell_means`.
-    """
-    if can_be_averaged(x) and sees_means(module):
-        return cell_means(x, weights, n, module)
-    return Condensed(x[:n], weights.sum().expand(n) / n)
+def memory_vectors(module: nn.Module, dtype: torch.dtype) -> Merging | None:
+    """``cell_means`` where the network sees means, and inputs have one, as tokens have not."""
+    return cell_means if can_be_averaged(dtype) and sees_means(module) else None
 
 
-def cell_means(x: Tensor, weights: Tensor, n: int, module: nn.Module | None = None) -> Condensed:
+def cell_means(x: Tensor, weights: Tensor, n: int) -> Condensed:
     """Merges each input after the first n into the nearest of these.
 
     Args:
         x: Inputs, shape (N, ...), uint8 or floating.
         weights: Number of examples that each stands for, shape (N,).
         n: How many are to stay, between 1 and N.
-        module: Not used: the match does not depend on the network's weights.
 
     Returns:
         Inputs in the order of the first n, their weights, of the same sum as ``weights``, and how far all are
@@ -69,10 +66,8 @@ def cell_means(x: Tensor, weights: Tensor, n: int, module: nn.Module | None = No
     Raises:
         ValueError: The inputs cannot be averaged, as tokens cannot.
     """
-    if not can_be_averaged(x):
-        raise ValueError(
-            f"inputs of type {x.dtype} have no mean: give algorithm.condensation null, to keep exemplars as they are."
-        )
+    if not can_be_averaged(x.dtype):
+        raise ValueError(f"inputs of type {x.dtype} have no mean.")
     flat = x.flatten(1).float()
     cell = torch.cat([torch.arange(n, device=x.device), torch.cdist(flat[n:], flat[:n]).argmin(1)])
     weights = weights.to(flat)
@@ -97,8 +92,8 @@ def apart_from(centres: Tensor, x: Tensor, weights: Tensor) -> Tensor:
     return (x[some] - centres[some]) * (weights.sum() * share).sqrt()[:, None]
 
 
-def can_be_averaged(x: Tensor) -> bool:
-    return x.is_floating_point() or x.dtype == torch.uint8
+def can_be_averaged(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point or dtype == torch.uint8
 
 
 def sees_means(module: nn.Module) -> bool:
