@@ -1,9 +1,10 @@
 """A memory of exemplars with a fixed budget, shared out fairly over classes.
 
 The budget goes to the classes in equal shares, and within a class to the experiences that brought it in equal
-shares; what a class cannot fill goes to the others. Exemplars stand in the order of their importance (the
-selection's), so that when shares shrink, the tail is dropped. The weights of the exemplars of one class from one
-experience sum to the number of examples they stand for, so that
+shares; what a class cannot fill goes to the others. Where a class came in more experiences than its share has
+exemplars, a fair and lasting draw decides which of these are kept. Exemplars stand in the order of their importance
+(the selection's), so that when shares shrink, the tail is dropped. The weights of a class's exemplars sum to the number
+of its examples, and are shared out over the experiences that are kept by their numbers of examples, so that
 
     sum over memory of w_z l(z)   estimates   sum over all past examples of l(i)
 
@@ -13,8 +14,10 @@ without bias between old and new, or between frequent and rare classes.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -115,16 +118,21 @@ def quotas(available: dict[tuple[int, int], int], budget: int) -> dict[tuple[int
         budget: Size of the memory.
     """
     classes = sorted({c for c, _ in available})
-    groups = {c: sorted(e for k, e in available if k == c) for c in classes}
+    groups = {c: sorted((e for k, e in available if k == c), key=lambda e: _lot(c, e)) for c in classes}
     by_class = fair_shares([sum(available[c, e] for e in groups[c]) for c in classes], budget)
     result = {}
-    for place, (c, share) in enumerate(zip(classes, by_class, strict=True)):
-        # Rotated, so that the experiences left out of a small share are not the same in every class.
-        turn = place % len(groups[c])
-        order = groups[c][turn:] + groups[c][:turn]
-        for e, n in zip(order, fair_shares([available[c, e] for e in order], share), strict=True):
+    for c, share in zip(classes, by_class, strict=True):
+        for e, n in zip(groups[c], fair_shares([available[c, e] for e in groups[c]], share), strict=True):
             result[c, e] = n
     return result
+
+
+def _lot(label: int, experience: int) -> bytes:
+    """Which experiences of a class come first: as if drawn, so that neither age nor class matters, and for good.
+
+    In an order that changed as experiences come, places would fall to some whose exemplars are gone.
+    """
+    return sha256(f"{label}/{experience}".encode()).digest()
 
 
 class Memory:
@@ -199,14 +207,19 @@ class Memory:
             generator: Source of randomness, on the CPU; PyTorch's own if None.
         """
         self.update_counts(y, experience)
-        kept = []
+        kept, seen, present = [], Counter[int](), Counter[int]()  # the latter two: examples of each class
         for (c, e), n in quotas(self.counts, self.budget).items():
+            seen[c] += self.counts[c, e]
             old, added = (None if part is None else part.of(c, e) for part in (self.exemplars, new))
             group = _mix(old, added, n, generator) if old and added else (old or added)
-            if group:
-                group = group[:n]
-                kept.append(replace(group, weights=group.weights * (self.counts[c, e] / group.weights.sum())))
+            if group and n:
+                present[c] += self.counts[c, e]
+                kept.append(
+                    replace(group[:n], weights=group.weights[:n] * (self.counts[c, e] / group.weights[:n].sum()))
+                )
         self.exemplars = concatenate(kept)
+        share = torch.tensor([seen[c] / present[c] for c in self.exemplars.y.tolist()])
+        self.exemplars = replace(self.exemplars, weights=self.exemplars.weights * share.to(self.exemplars.weights))
 
     def update_counts(self, y: Tensor, experience: int) -> None:
         """Counts the examples of a new experience, shape (N,), by class."""

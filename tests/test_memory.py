@@ -66,6 +66,28 @@ def test_budget_is_kept_and_balanced_over_classes_and_weights_sum_to_the_past():
     assert memory.examples_seen == 102
 
 
+@pytest.mark.parametrize("budget", [10, 35])
+def test_classes_that_come_again_and_again_keep_their_places_and_all_experiences_have_a_chance(budget):
+    memory, entered = Memory(budget), 0
+    for experience in range(30):
+        learn(memory, list(range(10)) * 5, experience)
+        kept = memory.exemplars
+        assert len(memory) == min(budget, 50 * (experience + 1))
+        assert set(kept.y.tolist()) == set(range(10))
+        entered += int((kept.experience == experience).any()) if experience >= 10 else 0
+        for c in range(10):  # each class was seen as often
+            assert kept.weights[kept.y == c].sum() == pytest.approx(5 * (experience + 1))
+    assert entered > 6  # of 20; of 10 places one is for about every third experience
+    assert 9 < kept.experience.float().mean() < 20  # neither the old nor the new
+
+
+def test_kept_experiences_of_a_class_stand_for_those_that_are_not():
+    memory = Memory(2)
+    learn(memory, [0] * 1000 + [1] * 1000, 0)
+    learn(memory, [0] * 10 + [1] * 10, 1)
+    assert memory.exemplars.weights.tolist() == [1010, 1010]
+
+
 def test_trimming_drops_the_least_important():
     memory = Memory(4)
     learn(memory, [0] * 8, 0)
