@@ -155,7 +155,8 @@ class BayesDual:
         common = self.memory.draw(self.replay_batch_size * self._ranks, self._generator)
         noisy = self._spread.around(common.x, self.memory.examples_seen, self.spread, self._generator)
         common = replace(common, x=noisy)
-        return common if self._ranks == 1 else common[torch.arange(self._rank, len(common), self._ranks)]
+        mine = torch.arange(self._rank, len(common), self._ranks, device=common.y.device)
+        return common if self._ranks == 1 else common[mine]
 
     def total_loss(
         self, module: nn.Module, new: Tensor, logits: Tensor | None = None, z: Exemplars | None = None
@@ -278,6 +279,7 @@ class BayesDual:
         mine = torch.nonzero(data.y[rows] == label).squeeze(1)
         candidates = Candidates(known.features[mine], known.logits[mine], known.scores[mine])
         places, weights = self.selection(candidates, n, self._generator)
+        places = places.cpu()  # as the rows are
         others = torch.ones(len(mine), dtype=torch.bool)
         others[places] = False
         others = rows[mine[others]]
