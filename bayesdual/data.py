@@ -99,6 +99,10 @@ class StreamDataModule(LightningDataModule):
     def finished(self) -> bool:
         return self.experience == self.n_experiences
 
+    def restart(self) -> None:
+        """Goes back to the beginning."""
+        self.experience = self.epoch = 0
+
     def advance(self) -> None:
         """Goes to the next epoch, of the next experience if this one's are done."""
         self.experience += self.last_epoch_of_experience

@@ -23,6 +23,7 @@ from bayesdual.history import History
 from bayesdual.ivon import IVON
 from bayesdual.ivon_callback import IVONCallback
 from bayesdual.memory import IMPOSSIBLE
+from bayesdual.modes import evaluating
 from bayesdual.posterior import Posterior
 from bayesdual.random_state import random_state, set_random_state
 from bayesdual.rule import IVONByRule
@@ -136,7 +137,17 @@ class Learner(LightningModule):
                     f"memory_size is {budget}, but data.benchmark has {n_classes} classes: "
                     "give it at least one example per class, or 0 for no memory."
                 )
+            if stream.finished and self.trainer.ckpt_path is None:
+                self._start_anew(stream)
             _arrange(self.trainer, stream)
+
+    def _start_anew(self, stream: StreamDataModule) -> None:
+        """Goes back to the first experience of a stream that another learner has learned."""
+        if self.history.accuracy:
+            raise ValueError("this Learner has learned the stream already: make a new one, or a new StreamDataModule.")
+        if self.algorithm.memory.counts:
+            raise ValueError("this algorithm has learned the stream already: make a new one for each Learner.")
+        stream.restart()
 
     # -- training
 
@@ -163,7 +174,8 @@ class Learner(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
         loss, parts = self.algorithm.loss(self.network, self, *batch)
         self._loss_sum = self._loss_sum + loss.detach()
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+        every = self.trainer.log_every_n_steps
+        if every and self.trainer.global_step % every == 0:
             self._check_loss()
             lr = self._optimizer().param_groups[0]["lr"]
             self._log({"loss/total": loss.detach(), "learning_rate": lr} | {f"loss/{k}": v for k, v in parts.items()})
@@ -199,11 +211,10 @@ class Learner(LightningModule):
 
     def _end_experience(self) -> None:
         stream = self.stream
-        self.eval()
-        self.algorithm.end_experience(
-            self.network, self, stream.train_data(), stream.experience, self.posterior(), self.device
-        )
-        self.train()
+        with evaluating(self.network):
+            self.algorithm.end_experience(
+                self.network, self, stream.train_data(), stream.experience, self.posterior(), self.device
+            )
 
     def _agree(self) -> None:
         """Gives all processes the memory, the random draws to come and the order of examples that the first one has."""
@@ -299,17 +310,14 @@ class Learner(LightningModule):
             logger.log_metrics({k: float(v) for k, v in values.items()}, self.trainer.global_step)
 
     def _count_logits(self, data: Any) -> int:
-        was_training = self.training
-        self.eval()
         x = data.take(torch.arange(1))
         try:
-            with torch.no_grad():
+            with torch.no_grad(), evaluating(self.network):
                 logits = self(x, data.t[:1])
         except RuntimeError as error:
             raise ValueError(
                 f"model.network does not take the inputs of data.benchmark, of shape {tuple(x.shape[1:])} ({error})."
             ) from error
-        self.train(was_training)
         return logits.shape[1]
 
 

@@ -12,8 +12,8 @@ IVON is the posterior. With another optimizer there is none, and examples are sc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from bayesdual.algorithm import BayesDual
 from bayesdual.ivon import IVON, grow
+from bayesdual.modes import evaluating
 from bayesdual.posterior import Posterior
 from bayesdual.scenarios.data import normalise
 from bayesdual.stream import DatasetData, TensorData, experience_data
@@ -191,18 +192,6 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):
         """What the dataset's items would be: the memory holds images that come as tensors in uint8."""
         mean = getattr(self._data, "mean", ())
         return normalise(x, mean, self._data.std) if mean and x.dtype == torch.uint8 else x
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts a model into eval mode while entered; afterwards each of its modules is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _training_data(experience: Any, strategy: SupervisedTemplate) -> TensorData | DatasetData:

@@ -21,9 +21,9 @@ from torch import Tensor
 from bayesdual.algorithm import Knowledge, survey
 from bayesdual.ivon import IVON
 from bayesdual.memory import quotas
+from bayesdual.modes import evaluating
 from bayesdual.posterior import Posterior
 from bayesdual.selection import Candidates, Selection, coverage
-from bayesdual.strategies.plugin import evaluating
 from bayesdual.stream import DatasetData
 
 

@@ -231,3 +231,30 @@ def test_two_processes_hold_the_same_and_count_every_example_once(tmp_path):
     assert results["average_accuracy"] > 0.8
     assert results["memory_size"] == 12
     assert all(abs(a * 82 - round(a * 82)) < 1e-6 for a in results["accuracy_matrix"][-1])
+
+
+def fit_data(model, data):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    Trainer(accelerator="cpu", enable_checkpointing=False, **quiet).fit(model, datamodule=data)
+
+
+def test_a_stream_that_was_learned_starts_anew_for_another_learner():
+    data = StreamDataModule(blobs(), epochs=2, batch_size=16)
+    first, second = learner(), learner()
+    fit_data(first, data)
+    fit_data(second, data)
+    assert second.algorithm.memory.counts == first.algorithm.memory.counts
+    assert len(second.history.accuracy) == 3 and data.finished
+    with pytest.raises(ValueError, match="this Learner has learned the stream already: make a new one"):
+        fit_data(second, data)
+    with pytest.raises(ValueError, match="this algorithm has learned the stream already: make a new one"):
+        fit_data(Learner(MLP(16, (32,), 6), first.algorithm, ivon), data)
+
+
+def test_modules_that_are_frozen_in_eval_mode_stay_so():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 6))
+    network[2].eval()
+    before = network[2].running_mean.clone()
+    fit_data(learner(network), StreamDataModule(blobs(), epochs=1, batch_size=16))
+    assert not network[2].training and torch.equal(network[2].running_mean, before)
+    assert network[1].training
