@@ -6,7 +6,8 @@ of the past loss is approximated by (Martens & Grosse, ICML 2015; Ritter et al.,
     P = G (x) A,   A = mean of a a^T,   G = mean of J^T Lambda_T J,   J = df/d(Wa)
     Lambda_T = diag(p) - p p^T,         p = softmax(f / T)
 
-both means over all past examples, kept as running averages. The term added to the loss, per past example, is
+both means over all past examples, kept as running averages; a head of another task is not called for an example, which
+then adds nothing to its G, and no a to its A. The term added to the loss, per past example, is
 
     1/2 sum_ij min(c g_i a_j, cap) [U_G^T (W - W_old) U_A]_ij^2
 
@@ -67,7 +68,7 @@ class KroneckerPrior:
         self.output_rank = output_rank
         self.examples = examples
         self._count = 0  # past examples that the factors are the mean over
-        self._factors: dict[str, dict[str, Tensor]] = {}  # A and G, by layer
+        self._factors: dict[str, dict[str, Tensor]] = {}  # A, G, and the number of examples that had an a, by layer
         self._anchor: dict[str, dict[str, Tensor]] = {}  # eigenvectors, curvature, and W_old in their terms
 
     def loss(self, module: nn.Module) -> Tensor | None:
@@ -79,9 +80,11 @@ class KroneckerPrior:
         if not self._anchor:
             return None
         total: Tensor | float = 0.0
-        for name, anchor in self._anchor.items():
-            moved = coordinates(module.get_submodule(name), anchor["outputs"], anchor["inputs"]) - anchor["origin"]
-            total = total + 0.5 * (anchor["curvature"] * moved.square()).sum()
+        device = next(iter(self._anchor.values()))["origin"].device.type
+        with torch.autocast(device, enabled=False):  # what moved is a small difference
+            for name, anchor in self._anchor.items():
+                moved = coordinates(module.get_submodule(name), anchor["outputs"], anchor["inputs"]) - anchor["origin"]
+                total = total + 0.5 * (anchor["curvature"] * moved.square()).sum()
         return total
 
     def update(
@@ -105,16 +108,24 @@ class KroneckerPrior:
         """
         rows = torch.randperm(len(data.y), generator=generator)[: self.examples]
         new = factors(module, predict, data.take(rows).to(device), data.t[rows].to(device), self.temperature, generator)
-        share = len(data.y) / (self._count + len(data.y))
+        n, old = len(data.y), self._factors
+        share = n / (self._count + n)
         for name, pair in new.items():
-            old = self._factors.get(name, {})
-            for side, value in pair.items():
-                if side in old:
-                    before = _padded(old[side].to(device), value)
-                    pair[side] = before.lerp(value, share)
-        self._factors = new
-        self._count += len(data.y)
-        self._anchor = {name: self._anchored(module.get_submodule(name), pair, generator) for name, pair in new.items()}
+            pair["count"] = torch.tensor(float(n))
+            if name not in old:
+                pair["outputs"] = pair["outputs"] * share
+                continue
+            count = old[name].get("count", torch.tensor(float(self._count)))  # older checkpoints: of all layers alike
+            pair["count"] = pair["count"] + count.cpu()
+            for side, weight in (("inputs", n / float(pair["count"])), ("outputs", share)):
+                pair[side] = _padded(old[name][side].to(device), pair[side]).lerp(pair[side], weight)
+        for name in old.keys() - new.keys():
+            new[name] = old[name] | {"outputs": old[name]["outputs"].to(device) * (1 - share)}
+        self._factors = {name: new[name] for name, _ in module.named_modules() if name in new}
+        self._count += n
+        self._anchor = {
+            name: self._anchored(module.get_submodule(name), pair, generator) for name, pair in self._factors.items()
+        }
 
     def to(self, device: torch.device | str) -> None:
         """Moves what the prior holds."""
@@ -171,6 +182,8 @@ def factors(
         for handle in handles:
             handle.remove()
     once = {n: c[0] for n, c in calls.items() if len(c) == 1 and c[0][0].dim() == 2 and len(c[0][0]) == len(x)}
+    if not once:
+        return {}
     p = (logits.detach() / temperature).softmax(1)
     drawn = torch.multinomial(p.cpu(), 1, generator=generator).squeeze(1).to(p.device)
     residual = p - F.one_hot(drawn, p.shape[1])
@@ -178,6 +191,8 @@ def factors(
     result = {}
     for (name, (a, _)), delta in zip(once.items(), deltas, strict=True):
         if delta is not None:
+            exact = torch.promote_types(delta.dtype, torch.float32)
+            a, delta = a.to(exact), delta.to(exact)
             if layers[name].bias is not None:
                 a = torch.cat([a, a.new_ones(len(a), 1)], dim=1)
             result[name] = {"inputs": a.T @ a / len(a), "outputs": delta.T @ delta / len(a)}
@@ -219,9 +234,10 @@ def coordinates(layer: nn.Module, outputs: Tensor, inputs: Tensor) -> Tensor:
         inputs: U_A, shape (D + 1, a), or (D, a) without a bias.
     """
     size = len(outputs)
+    weight = layer.weight[:size].to(outputs)
     if layer.bias is None:
-        return outputs.T @ layer.weight[:size] @ inputs
-    return outputs.T @ layer.weight[:size] @ inputs[:-1] + torch.outer(outputs.T @ layer.bias[:size], inputs[-1])
+        return outputs.T @ weight @ inputs
+    return outputs.T @ weight @ inputs[:-1] + torch.outer(outputs.T @ layer.bias[:size].to(outputs), inputs[-1])
 
 
 def _padded(old: Tensor, like: Tensor) -> Tensor:

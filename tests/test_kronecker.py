@@ -89,6 +89,48 @@ def test_a_head_that_grew_is_held_where_it_was():
     assert prior.state_dict()["factors"]["0"]["outputs"].shape == (4, 4)
 
 
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.heads = nn.Linear(6, 5), nn.ModuleList([nn.Linear(5, 3) for _ in range(2)])
+
+    def forward(self, x, t):
+        return self.heads[int(t[0])](self.body(x).relu())
+
+
+def test_heads_of_other_tasks_are_held_too_in_proportion_to_their_examples():
+    torch.manual_seed(0)
+    net, prior, generator = Heads(), KroneckerPrior(), torch.Generator().manual_seed(0)
+    for task, n in ((0, 300), (1, 100)):
+        x = data(n, seed=task)
+        prior.update(net, net, TensorData(x.x, x.y, x.t + task, x.index), None, "cpu", generator)
+        if task == 0:
+            alone = prior.state_dict()["factors"]["heads.0"]
+    after = prior.state_dict()["factors"]["heads.0"]
+    assert torch.allclose(after["outputs"], 0.75 * alone["outputs"]) and torch.equal(after["inputs"], alone["inputs"])
+    assert prior.loss(net) < 1e-10
+    with torch.no_grad():
+        net.heads[0].weight[0].add_(0.1)  # the same for all logits would change nothing
+    assert prior.loss(net) > 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_and_coarse_weights_do_not_make_the_prior_pull_at_its_own_anchor(dtype):
+    torch.manual_seed(0)
+    net, prior = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 3)).to(dtype), KroneckerPrior()
+    prior.update(net, lambda x, t: net(x.to(dtype)), data(), None, "cpu", torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = prior.loss(net)
+    assert loss < 1e-10 and max(g.abs().max() for g in torch.autograd.grad(loss, list(net.parameters()))) < 1e-6
+
+
+def test_a_network_without_linear_layers_that_see_whole_inputs_is_left_free():
+    net = nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 3, 3), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+    prior = KroneckerPrior()
+    prior.update(net, predictor(net), data(), None, "cpu", torch.Generator())
+    assert prior.loss(net) is None
+
+
 def test_arguments_are_checked():
     with pytest.raises(ValueError, match="KroneckerPrior's cap is 0"):
         KroneckerPrior(cap=0)
