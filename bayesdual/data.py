@@ -113,13 +113,45 @@ class StreamDataModule(LightningDataModule):
         train = self.stream("train")
         return {"epochs": self.epochs, "classes": [classes_of(e) for e in train], "sizes": [*map(_size, train)]}
 
+    def check_labels(self, n_logits: int) -> None:
+        """Sees that there is something to learn from and to evaluate on in every experience, with labels that can be.
+
+        Args:
+            n_logits: How many classes the network tells apart.
+
+        Raises:
+            ValueError: An experience is empty, is evaluated nowhere, or has a label that is not in 0..n_logits - 1.
+        """
+        about, evaluated = self.describe(), self.evaluation_data(self.evaluate_on)
+        for number, (size, classes) in enumerate(zip(about["sizes"], about["classes"], strict=True), start=1):
+            name = f"experience {number} of data.benchmark"
+            if size == 0:
+                raise ValueError(f"{name} has no training examples: leave it out.")
+            if min(classes) < 0:
+                raise ValueError(f"{name} has the label {min(classes)}: labels are 0, 1, and so on.")
+        if len(evaluated) != self.n_experiences:
+            raise ValueError(
+                f"data.benchmark has {self.n_experiences} experiences to learn and {len(evaluated)} in the stream "
+                f"{self.evaluate_on!r}: give as many, to evaluate each."
+            )
+        for number, data in enumerate(evaluated, start=1):
+            name = f"experience {number} of the stream {self.evaluate_on!r} of data.benchmark"
+            if len(data) == 0:
+                raise ValueError(f"{name} has no examples: give it some to evaluate on.")
+            low, high = int(data.y.min()), int(data.y.max())
+            if low < 0 or high >= n_logits:
+                raise ValueError(
+                    f"{name} has the label {low if low < 0 else high}, but model.network tells the classes 0 to "
+                    f"{n_logits - 1} apart."
+                )
+
     def train_data(self) -> TensorData | DatasetData:
         """The training data of the current experience (of the last one, once all are learned)."""
         current = min(self.experience, self.n_experiences - 1)
         if self._train is None or self._train[0] != current:
             data = experience_data(self.stream("train")[current])
             if len(data) == 0:
-                raise ValueError(f"experience {current} of data.benchmark has no training examples.")
+                raise ValueError(f"experience {current + 1} of data.benchmark has no training examples: leave it out.")
             self._train = (current, data)
         return self._train[1]
 

@@ -128,6 +128,7 @@ class Learner(LightningModule):
                 f"model.network gives {n_logits} logits but data.benchmark has {n_classes} classes: "
                 "give the network as many."
             )
+        stream.check_labels(n_logits)
         if not self._takes_task_labels:
             self.task_mask = task_classes(train, n_logits)
         if stage == "fit":

@@ -1,7 +1,9 @@
 """The Lightning host: one fit for the stream, all kinds of streams, and resume to the bit."""
 
 import json
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -258,3 +260,33 @@ def test_modules_that_are_frozen_in_eval_mode_stay_so():
     fit_data(learner(network), StreamDataModule(blobs(), epochs=1, batch_size=16))
     assert not network[2].training and torch.equal(network[2].running_mean, before)
     assert network[1].training
+
+
+def relabelled(stream, name, place, y):
+    """A stream in one experience of which the first label is another, or where there are no examples (None)."""
+    experience = getattr(stream, name)[place]
+    data = experience.tensors()
+    labels = data.y[:0] if y is None else torch.cat([torch.tensor([y]), data.y[1:]])
+    n = len(labels)
+    data = replace(data, x=data.x[:n], y=labels, t=data.t[:n], index=data.index[:n])
+    experience.tensors = lambda: data
+    experience.classes_in_this_experience = labels.unique().tolist()
+    return stream
+
+
+@pytest.mark.parametrize(
+    ("stream", "complaint"),
+    [
+        (relabelled(blobs(), "train_stream", 1, -100), "experience 2 of data.benchmark has the label -100"),
+        (relabelled(blobs(), "train_stream", 1, None), "experience 2 of data.benchmark has no training examples"),
+        (relabelled(blobs(), "test_stream", 1, 50), "'test' of data.benchmark has the label 50, but .* 0 to 5 apart"),
+        (relabelled(blobs(), "test_stream", 1, -1), "'test' of data.benchmark has the label -1"),
+        (relabelled(blobs(), "test_stream", 1, None), "experience 2 of the stream 'test' .* has no examples"),
+        (SimpleNamespace(**vars(blobs()) | {"test_stream": blobs(2).test_stream}), "3 experiences to learn and 2 in"),
+    ],
+)
+def test_streams_that_cannot_be_learned_or_evaluated_are_refused_at_the_start(stream, complaint):
+    model = learner()
+    with pytest.raises(ValueError, match=complaint):
+        fit_data(model, StreamDataModule(stream, epochs=1, batch_size=16))
+    assert not model.history.accuracy
