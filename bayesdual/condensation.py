@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 SCATTERED = 300  # inputs that are asked how far they are from what stands for them
 
@@ -97,6 +98,11 @@ def can_be_averaged(dtype: torch.dtype) -> bool:
 
 
 def sees_means(module: nn.Module) -> bool:
-    """Whether the first layer with weights is linear in a whole input, so that means can stand for examples."""
+    """Whether the first layer with weights is linear in a whole input, so that means can stand for examples.
+
+    Layers are looked at in the order in which they were made; so a network with a convolution or an embedding anywhere
+    is taken for one that begins with it.
+    """
     first = next((m for m in module.modules() if any(True for _ in m.parameters(recurse=False))), None)
-    return isinstance(first, nn.Linear)
+    other = (_ConvNd, nn.Embedding, nn.EmbeddingBag, nn.RNNBase)
+    return isinstance(first, nn.Linear) and not any(isinstance(m, other) for m in module.modules())

@@ -73,7 +73,7 @@ class DatasetData:
         if not hasattr(dataset, "targets"):
             raise ValueError(
                 f"the dataset of {name} has no targets: make it with avalanche.benchmarks.utils."
-                "as_taskaware_classification_dataset, or give each experience a method tensors()."
+                "as_classification_dataset, or give each experience a method tensors()."
             )
         self.dataset = dataset
         self.plain = dataset.eval() if hasattr(dataset, "eval") else dataset
@@ -133,8 +133,8 @@ class TensorLoader:
             self._rows = torch.arange(rank, len(data), ranks)
         else:
             rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-            short = -len(data) % ranks
-            self._rows = torch.cat([rows, rows[:short]])[rank::ranks]
+            as_many_each = torch.arange(-(-len(data) // ranks) * ranks) % max(1, len(data))
+            self._rows = rows[as_many_each][rank::ranks]
 
     def __len__(self) -> int:
         return -(-len(self._rows) // self._batch_size)

@@ -50,6 +50,7 @@ def test_images_stay_images_and_tokens_are_refused():
 def test_only_networks_that_are_linear_first_see_means():
     assert sees_means(MLP(8, (4,), 3)) and not sees_means(CNN())
     assert not sees_means(nn.Flatten())
+    assert not sees_means(nn.ModuleDict({"head": nn.Linear(8, 3), "first": nn.Conv2d(1, 8, 3)}))
 
 
 def experience(classes, n=40, seed=0):

@@ -18,6 +18,7 @@ from bayesdual.kronecker import KroneckerPrior
 from bayesdual.learner import Learner
 from bayesdual.memory import Memory
 from bayesdual.models import MLP, ResNet18
+from bayesdual.stream import TensorData, TensorLoader
 from tests.streams import blobs
 
 ivon = partial(IVON, lr=0.2, ess=80, hess_init=0.5)
@@ -290,3 +291,12 @@ def test_streams_that_cannot_be_learned_or_evaluated_are_refused_at_the_start(st
     with pytest.raises(ValueError, match=complaint):
         fit_data(model, StreamDataModule(stream, epochs=1, batch_size=16))
     assert not model.history.accuracy
+
+
+@pytest.mark.parametrize("n", [1, 5, 8])
+def test_all_ranks_have_as_many_batches_however_few_examples_there_are(n):
+    y = torch.arange(n)
+    data = TensorData(y[:, None], y, 0 * y, y)
+    ranks = [[b[1] for b in TensorLoader(data, 2, 0, rank, 4)] for rank in range(4)]
+    assert len({len(batches) for batches in ranks}) == 1
+    assert torch.equal(torch.cat([y for batches in ranks for y in batches]).unique(), y)
