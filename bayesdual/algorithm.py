@@ -278,8 +278,7 @@ class BayesDual:
         """The exemplars of a class out of the examples at ``rows``, with which ``known`` is aligned, and the others."""
         mine = torch.nonzero(data.y[rows] == label).squeeze(1)
         candidates = Candidates(known.features[mine], known.logits[mine], known.scores[mine])
-        places, weights = self.selection(candidates, n, self._generator)
-        places = places.cpu()  # as the rows are
+        places, weights = _checked(self.selection(candidates, n, self._generator), n, len(mine))
         others = torch.ones(len(mine), dtype=torch.bool)
         others[places] = False
         others = rows[mine[others]]
@@ -342,6 +341,31 @@ class BayesDual:
             return mean_predictions(predict, z, self._spread, seen, self.temperature, self._generator)
         parts = zip(z.x.split(SCORING_BATCH), z.t.split(SCORING_BATCH), strict=True)
         return torch.cat([predict(*part).float() for part in parts])
+
+
+def _checked(selected: Any, n: int, of: int) -> tuple[Tensor, Tensor]:
+    """What a selection returned, the places on the CPU.
+
+    Raises:
+        ValueError: It is not what a selection is to return.
+    """
+    try:
+        places, weights = (part.cpu() for part in selected)
+        as_it_should = (
+            places.dtype == torch.int64
+            and 0 < len(places) <= n
+            and places.shape == weights.shape == places.unique().shape
+            and 0 <= places.min() <= places.max() < of
+            and bool((weights > 0).all() and weights.isfinite().all())
+        )
+    except (TypeError, ValueError, AttributeError):
+        as_it_should = False
+    if not as_it_should:
+        raise ValueError(
+            f"algorithm.selection returned {selected!r:.80} for {n} of {of} examples: it is to return up to {n} "
+            f"different positions below {of}, as int64, and as many weights, finite and above 0."
+        )
+    return places, weights
 
 
 def survey(

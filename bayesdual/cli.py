@@ -294,7 +294,9 @@ def check_checkpoint(path: Path) -> None:
     if not path.is_file():
         raise CommandLineError(f"--ckpt_path {path}: there is no such file.")
     try:
-        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if not isinstance(content, dict) or "pytorch-lightning_version" not in content:
+            raise ValueError
     except Exception:  # whatever a damaged file makes of it
         raise CommandLineError(
             f"--ckpt_path {path} is not a checkpoint, or is damaged: give another one of the checkpoints/ of a run."

@@ -460,6 +460,10 @@ def test_truncated_and_foreign_checkpoints_are_refused(in_learned, tmp_path):
     torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.0"}, tmp_path / "foreign.ckpt")
     text = refused("test", "--config", "tiny.yaml", "--ckpt_path", tmp_path / "foreign.ckpt", status=1)
     assert "not made by bayesdual" in text
+    for number, other in enumerate([[1, 2], {"weights": torch.ones(2)}]):
+        torch.save(other, tmp_path / f"other_{number}.pt")
+        text = refused("test", "--config", "tiny.yaml", "--ckpt_path", tmp_path / f"other_{number}.pt")
+        assert f"other_{number}.pt is not a checkpoint, or is damaged" in text
 
 
 def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_checkpoint(here, monkeypatch):

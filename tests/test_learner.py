@@ -300,3 +300,23 @@ def test_all_ranks_have_as_many_batches_however_few_examples_there_are(n):
     ranks = [[b[1] for b in TensorLoader(data, 2, 0, rank, 4)] for rank in range(4)]
     assert len({len(batches) for batches in ranks}) == 1
     assert torch.equal(torch.cat([y for batches in ranks for y in batches]).unique(), y)
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        None,
+        (torch.tensor([0, 0]), torch.ones(2)),
+        (torch.tensor([0, 99]), torch.ones(2)),
+        (torch.tensor([-1]), torch.ones(1)),
+        (torch.tensor([], dtype=torch.int64), torch.ones(0)),
+        (torch.tensor([0, 1]), torch.tensor([1.0, float("nan")])),
+        (torch.tensor([0, 1]), torch.tensor([1.0, 0.0])),
+        (torch.tensor([0.0, 1.0]), torch.ones(2)),
+        (torch.arange(9), torch.ones(9)),
+    ],
+)
+def test_what_a_selection_of_ones_own_returns_is_looked_at(returned):
+    model = learner(selection=lambda candidates, n, generator: returned)
+    with pytest.raises(ValueError, match="algorithm.selection returned .* for 6 of 40 examples: it is to return"):
+        fit_data(model, StreamDataModule(blobs(), epochs=1, batch_size=16))
