@@ -68,7 +68,9 @@ def cell_means(x: Tensor, weights: Tensor, n: int) -> Condensed:
         ValueError: The inputs cannot be averaged, as tokens cannot.
     """
     if not can_be_averaged(x.dtype):
-        raise ValueError(f"inputs of type {x.dtype} have no mean.")
+        raise ValueError(
+            f"inputs of type {x.dtype} have no mean: give algorithm.condensation null, to keep exemplars as they are."
+        )
     flat = x.flatten(1).float()
     cell = torch.cat([torch.arange(n, device=x.device), torch.cdist(flat[n:], flat[:n]).argmin(1)])
     weights = weights.to(flat)

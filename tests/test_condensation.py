@@ -43,7 +43,7 @@ def test_a_linear_layer_gives_the_same_mean_whatever_its_weights():
 def test_images_stay_images_and_tokens_are_refused():
     merged, *_ = cell_means(torch.tensor([[0], [255], [3]], dtype=torch.uint8), torch.ones(3), 2)
     assert merged.dtype == torch.uint8 and merged.flatten().tolist() == [2, 255]  # 1.5 rounds to even
-    with pytest.raises(ValueError, match="torch.int64 have no mean"):
+    with pytest.raises(ValueError, match=r"torch.int64 have no mean: give algorithm.condensation null"):
         cell_means(torch.zeros(3, 2, dtype=torch.int64), torch.ones(3), 2)
 
 
@@ -139,6 +139,7 @@ def test_exemplars_stay_as_they_are_where_means_are_not_seen(kind):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TensorData, "take", lambda self, rows: taken.append(len(rows)) or take(self, rows))
         algorithm.end_experience(network, predict, data, 0)
+    assert memory_vectors(network, x.dtype) is None and not algorithm._spread
     kept = algorithm.memory.exemplars
     assert torch.equal(kept.x, x[:4]) and kept.weights.tolist() == [6, 12, 18, 24]
     assert taken == [60, 4]
