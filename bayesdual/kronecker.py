@@ -68,7 +68,8 @@ class KroneckerPrior:
         self.output_rank = output_rank
         self.examples = examples
         self._count = 0  # past examples that the factors are the mean over
-        self._factors: dict[str, dict[str, Tensor]] = {}  # A, G, and the number of examples that had an a, by layer
+        self._factors: dict[str, dict[str, Tensor]] = {}  # A and G, by layer
+        self._counts: dict[str, int] = {}  # past examples that had an a, by layer
         self._anchor: dict[str, dict[str, Tensor]] = {}  # eigenvectors, curvature, and W_old in their terms
 
     def loss(self, module: nn.Module) -> Tensor | None:
@@ -111,17 +112,14 @@ class KroneckerPrior:
         n, old = len(data.y), self._factors
         share = n / (self._count + n)
         for name, pair in new.items():
-            pair["count"] = torch.tensor(float(n))
-            if name not in old:
-                pair["outputs"] = pair["outputs"] * share
-                continue
-            count = old[name].get("count", torch.tensor(float(self._count)))  # older checkpoints: of all layers alike
-            pair["count"] = pair["count"] + count.cpu()
-            for side, weight in (("inputs", n / float(pair["count"])), ("outputs", share)):
-                pair[side] = _padded(old[name][side].to(device), pair[side]).lerp(pair[side], weight)
-        for name in old.keys() - new.keys():
-            new[name] = old[name] | {"outputs": old[name]["outputs"].to(device) * (1 - share)}
-        self._factors = {name: new[name] for name, _ in module.named_modules() if name in new}
+            self._counts[name] = self._counts.get(name, 0) + n
+            for side, weight in (("inputs", n / self._counts[name]), ("outputs", share)):
+                before = _padded(old[name][side], pair[side]) if name in old else torch.zeros_like(pair[side])
+                pair[side] = before.lerp(pair[side], weight)
+        absent = {
+            name: pair | {"outputs": pair["outputs"] * (1 - share)} for name, pair in old.items() if name not in new
+        }
+        self._factors = absent | new
         self._count += n
         self._anchor = {
             name: self._anchored(module.get_submodule(name), pair, generator) for name, pair in self._factors.items()
@@ -135,11 +133,13 @@ class KroneckerPrior:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only."""
-        return {"count": self._count, "factors": self._factors, "anchor": self._anchor}
+        return {"count": self._count, "counts": dict(self._counts), "factors": self._factors, "anchor": self._anchor}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave."""
         self._count, self._factors, self._anchor = state["count"], state["factors"], state["anchor"]
+        # Older checkpoints have one count: that of all layers.
+        self._counts = dict(state.get("counts", dict.fromkeys(self._factors, self._count)))
 
     def _anchored(self, layer: nn.Module, pair: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         values_in, inputs = leading_eigenvectors(pair["inputs"], self.input_rank, generator)
