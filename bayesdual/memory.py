@@ -119,7 +119,8 @@ def quotas(available: dict[tuple[int, int], int], budget: int) -> dict[tuple[int
     """
     classes = sorted({c for c, _ in available})
     groups = {c: sorted((e for k, e in available if k == c), key=lambda e: _lot(c, e)) for c in classes}
-    by_class = fair_shares([sum(available[c, e] for e in groups[c]) for c in classes], budget)
+    sums = _by_class(available)
+    by_class = fair_shares([sums[c] for c in classes], budget)
     result = {}
     for c, share in zip(classes, by_class, strict=True):
         for e, n in zip(groups[c], fair_shares([available[c, e] for e in groups[c]], share), strict=True):
@@ -207,19 +208,17 @@ class Memory:
             generator: Source of randomness, on the CPU; PyTorch's own if None.
         """
         self.update_counts(y, experience)
-        kept, seen, present = [], Counter[int](), Counter[int]()  # the latter two: examples of each class
+        kept = {}
         for (c, e), n in quotas(self.counts, self.budget).items():
-            seen[c] += self.counts[c, e]
             old, added = (None if part is None else part.of(c, e) for part in (self.exemplars, new))
             group = _mix(old, added, n, generator) if old and added else (old or added)
-            if group and n:
-                present[c] += self.counts[c, e]
-                kept.append(
-                    replace(group[:n], weights=group.weights[:n] * (self.counts[c, e] / group.weights[:n].sum()))
-                )
-        self.exemplars = concatenate(kept)
-        share = torch.tensor([seen[c] / present[c] for c in self.exemplars.y.tolist()])
-        self.exemplars = replace(self.exemplars, weights=self.exemplars.weights * share.to(self.exemplars.weights))
+            if n and group:
+                kept[c, e] = group[:n]
+        seen, present = _by_class(self.counts), _by_class({key: self.counts[key] for key in kept})
+        for (c, e), group in kept.items():
+            stands_for = self.counts[c, e] * (seen[c] / present[c])
+            kept[c, e] = replace(group, weights=group.weights * (stands_for / group.weights.sum()))
+        self.exemplars = concatenate(list(kept.values()))
 
     def update_counts(self, y: Tensor, experience: int) -> None:
         """Counts the examples of a new experience, shape (N,), by class."""
@@ -307,6 +306,14 @@ class Memory:
         classes, numbers = y.unique(return_counts=True)
         added = zip(classes.tolist(), numbers.tolist(), strict=True)
         return {**self.counts, **{(c, experience): n + self.counts.get((c, experience), 0) for c, n in added}}
+
+
+def _by_class(counts: dict[tuple[int, int], int]) -> Counter[int]:
+    """Sums of what is given by (class, experience)."""
+    sums = Counter[int]()
+    for (c, _), n in counts.items():
+        sums[c] += n
+    return sums
 
 
 def _mix(old: Exemplars, new: Exemplars, n: int, generator: torch.Generator | None) -> Exemplars:
