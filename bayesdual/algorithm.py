@@ -27,7 +27,7 @@ from bayesdual.condensation import Condensation, Merging, memory_vectors
 from bayesdual.kprior import Predict, WeightPrior, function_space_loss
 from bayesdual.memory import Exemplars, Memory, concatenate
 from bayesdual.posterior import Posterior
-from bayesdual.selection import Candidates, Selection, dual_coverage
+from bayesdual.selection import Candidates, Selection, choose, dual_coverage
 from bayesdual.sensitivity import curvature, leverage, watching_last_linear
 from bayesdual.spread import Spread, mean_predictions
 from bayesdual.stream import ExperienceData
@@ -155,8 +155,9 @@ class BayesDual:
         common = self.memory.draw(self.replay_batch_size * self._ranks, self._generator)
         noisy = self._spread.around(common.x, self.memory.examples_seen, self.spread, self._generator)
         common = replace(common, x=noisy)
-        mine = torch.arange(self._rank, len(common), self._ranks, device=common.y.device)
-        return common if self._ranks == 1 else common[mine]
+        if self._ranks == 1:
+            return common
+        return common[torch.arange(self._rank, len(common), self._ranks, device=common.y.device)]
 
     def total_loss(
         self, module: nn.Module, new: Tensor, logits: Tensor | None = None, z: Exemplars | None = None
@@ -278,7 +279,7 @@ class BayesDual:
         """The exemplars of a class out of the examples at ``rows``, with which ``known`` is aligned, and the others."""
         mine = torch.nonzero(data.y[rows] == label).squeeze(1)
         candidates = Candidates(known.features[mine], known.logits[mine], known.scores[mine])
-        places, weights = _checked(self.selection(candidates, n, self._generator), n, len(mine))
+        places, weights = choose(self.selection, candidates, n, self._generator)
         others = torch.ones(len(mine), dtype=torch.bool)
         others[places] = False
         others = rows[mine[others]]
@@ -341,31 +342,6 @@ class BayesDual:
             return mean_predictions(predict, z, self._spread, seen, self.temperature, self._generator)
         parts = zip(z.x.split(SCORING_BATCH), z.t.split(SCORING_BATCH), strict=True)
         return torch.cat([predict(*part).float() for part in parts])
-
-
-def _checked(selected: Any, n: int, of: int) -> tuple[Tensor, Tensor]:
-    """What a selection returned, the places on the CPU.
-
-    Raises:
-        ValueError: It is not what a selection is to return.
-    """
-    try:
-        places, weights = (part.cpu() for part in selected)
-        as_it_should = (
-            places.dtype == torch.int64
-            and 0 < len(places) <= n
-            and places.shape == weights.shape == places.unique().shape
-            and 0 <= places.min() <= places.max() < of
-            and bool((weights > 0).all() and weights.isfinite().all())
-        )
-    except (TypeError, ValueError, AttributeError):
-        as_it_should = False
-    if not as_it_should:
-        raise ValueError(
-            f"algorithm.selection returned {selected!r:.80} for {n} of {of} examples: it is to return up to {n} "
-            f"different positions below {of}, as int64, and as many weights, finite and above 0."
-        )
-    return places, weights
 
 
 def survey(

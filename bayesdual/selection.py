@@ -43,6 +43,38 @@ class Candidates:
 Selection = Callable[[Candidates, int, torch.Generator], tuple[Tensor, Tensor]]
 
 
+def choose(selection: Selection, candidates: Candidates, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """What a selection returns, seen to be what it should; the rows are on the CPU.
+
+    Args:
+        selection: Any.
+        candidates: N examples.
+        n: How many to choose, at least 1.
+        generator: Source of randomness, on the CPU.
+
+    Raises:
+        ValueError: It is not up to n different rows, and as many weights above 0.
+    """
+    selected = selection(candidates, n, generator)
+    try:
+        rows, weights = (part.cpu() for part in selected)
+        as_it_should = (
+            rows.dtype == torch.int64
+            and 0 < len(rows) <= n
+            and rows.shape == weights.shape == rows.unique().shape
+            and 0 <= rows.min() <= rows.max() < len(candidates)
+            and bool((weights > 0).all() and weights.isfinite().all())
+        )
+    except (TypeError, ValueError, AttributeError):
+        as_it_should = False
+    if not as_it_should:
+        raise ValueError(
+            f"algorithm.selection returned {selected!r:.80} for {n} of {len(candidates)} examples: it is to return up "
+            f"to {n} different positions below {len(candidates)}, as int64, and as many weights, finite and above 0."
+        )
+    return rows, weights
+
+
 def random(candidates: Candidates, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Any n, each as likely as another; equal weights."""
     rows = torch.randperm(len(candidates), generator=generator)[:n]

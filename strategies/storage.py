@@ -23,7 +23,7 @@ from bayesdual.ivon import IVON
 from bayesdual.memory import quotas
 from bayesdual.modes import evaluating
 from bayesdual.posterior import Posterior
-from bayesdual.selection import Candidates, Selection, coverage
+from bayesdual.selection import Candidates, Selection, choose, coverage
 from bayesdual.stream import DatasetData
 
 
@@ -54,7 +54,7 @@ class SelectedExemplarsBuffer(ExemplarsBuffer):
         """Takes in the exemplars of an experience just learned.
 
         Raises:
-            ValueError: The dataset has no targets, or the selection weights what it chooses.
+            ValueError: The dataset has no targets, or the selection weights what it chooses or is none.
         """
         experience = 1 + max((e for _, e in self._counts), default=-1)
         data = DatasetData(exp.dataset, f"experience {experience} of the stream")
@@ -94,7 +94,7 @@ class SelectionStrategy(ExemplarsSelectionStrategy):
         """Returns the places of at most ``at_most`` examples, the most important first.
 
         Raises:
-            ValueError: The dataset has no targets, or the selection weights what it chooses.
+            ValueError: The dataset has no targets, or the selection weights what it chooses or is none.
         """
         known = _survey(strategy, DatasetData(data, "the group to select from"))
         every = torch.arange(len(data))
@@ -112,7 +112,7 @@ def _survey(strategy: SupervisedTemplate, data: DatasetData) -> Knowledge:
 
 def _choose(selection: Selection, known: Knowledge, mine: Tensor, n: int, generator: torch.Generator) -> Tensor:
     candidates = Candidates(known.features[mine], known.logits[mine], known.scores[mine])
-    rows, weights = selection(candidates, n, generator)
+    rows, weights = choose(selection, candidates, n, generator)
     if weights.max() > 1.001 * weights.min():
         raise ValueError(
             f"the selection {getattr(selection, '__name__', selection)} weights what it chooses, which Avalanche's "
