@@ -57,12 +57,12 @@ def stopped(argv: list[str], status: int) -> int:
 
 
 def failed(error: Exception, argv: list[str]) -> int:
-    from bayesdual import complaints, settings
+    from bayesdual import configuration
 
-    if isinstance(error, settings.CommandLineError):
+    if isinstance(error, configuration.CommandLineError):
         text, status = str(error), 2
     else:
-        text, status = complaints.failure(error, settings.read_settings(settings.find_configs(argv))), 1
+        text, status = configuration.failure(error, configuration.read_settings(configuration.find_configs(argv))), 1
     print(f"bayesdual: {text}", file=sys.stderr)
     return status
 

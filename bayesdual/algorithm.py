@@ -16,39 +16,30 @@ and their precision become the anchor of the next. A host (Lightning's or Avalan
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bayesdual.condensation import Condensation, Merging, memory_vectors
-from bayesdual.kprior import Predict, WeightPrior, function_space_loss
-from bayesdual.memory import Exemplars, Memory, concatenate
-from bayesdual.posterior import Posterior
-from bayesdual.selection import Candidates, Selection, choose, dual_coverage
-from bayesdual.sensitivity import curvature, leverage, watching_last_linear
-from bayesdual.spread import Spread, mean_predictions
-from bayesdual.stream import ExperienceData
-
-SCORING_BATCH = 1000
-
-
-@dataclass(frozen=True)
-class Knowledge:
-    """What the model says of examples of an experience once it is learned, aligned with them.
-
-    Attributes:
-        logits: Shape (N, C).
-        features: Inputs of the last layer, shape (N, D).
-        scores: Leverage of each example under the posterior's last layer, shape (N,); the sum of its lambda where
-            there is no posterior of a last layer.
-    """
-
-    logits: Tensor
-    features: Tensor
-    scores: Tensor
+from bayesdual.kprior import WeightPrior, function_space_loss
+from bayesdual.memory import (
+    Candidates,
+    Condensation,
+    Exemplars,
+    Memory,
+    Merging,
+    Selection,
+    Spread,
+    choose,
+    concatenate,
+    dual_coverage,
+    mean_predictions,
+    memory_vectors,
+)
+from bayesdual.posterior import SCORING_BATCH, Posterior, Scored, score_examples
+from bayesdual.stream import ExperienceData, Predict
 
 
 class BayesDual:
@@ -218,7 +209,7 @@ class BayesDual:
             self._merge_old(module, data.y, experience, room)
             chosen = []
             if len(rows):
-                known = survey(module, predict, data, rows, posterior, device)
+                known = score_examples(module, predict, data, rows, posterior, device)
                 for label, n in room.items():
                     if n:
                         exemplars, others = self._choose(known, data, rows, experience, label, n)
@@ -274,7 +265,7 @@ class BayesDual:
         return torch.cat(rows)
 
     def _choose(
-        self, known: Knowledge, data: ExperienceData, rows: Tensor, experience: int, label: int, n: int
+        self, known: Scored, data: ExperienceData, rows: Tensor, experience: int, label: int, n: int
     ) -> tuple[Exemplars, Tensor]:
         """The exemplars of a class out of the examples at ``rows``, with which ``known`` is aligned, and the others."""
         mine = torch.nonzero(data.y[rows] == label).squeeze(1)
@@ -342,32 +333,3 @@ class BayesDual:
             return mean_predictions(predict, z, self._spread, seen, self.temperature, self._generator)
         parts = zip(z.x.split(SCORING_BATCH), z.t.split(SCORING_BATCH), strict=True)
         return torch.cat([predict(*part).float() for part in parts])
-
-
-def survey(
-    module: nn.Module,
-    predict: Predict,
-    data: ExperienceData,
-    rows: Tensor,
-    posterior: Posterior | None,
-    device: torch.device | str,
-) -> Knowledge:
-    """Goes once through some examples of an experience and notes what the model and its posterior say of each.
-
-    Where there is no linear layer that sees all examples of a batch at once, the logits serve as features.
-    """
-    logits, features, scores = [], [], []
-    weights = {} if posterior is None else posterior.variance
-    with watching_last_linear(module) as last:
-        for part in rows.split(SCORING_BATCH):
-            f = predict(data.take(part).to(device), data.t[part].to(device)).float()
-            p = f.softmax(1)
-            variance = last.variance(weights)
-            logits.append(f)
-            alike = last.features is not None and len(last.features) == len(f)
-            features.append(last.features.flatten(1).float() if alike else f)
-            if variance is None or variance.shape != p.shape:
-                scores.append(curvature(p).sum(1))
-            else:
-                scores.append(leverage(p, variance))
-    return Knowledge(torch.cat(logits), torch.cat(features), torch.cat(scores))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bayesdual.__main__ import main as bayesdual
-from bayesdual.settings import find_configs, read_config
+from bayesdual.configuration import find_configs, read_config
 
 CONFIG = find_configs(["--config", "configs/compare_ablation.yaml"])[1]
 FULL, OTHERS = "full", ("random, as they are", "herding, as they are")

@@ -34,14 +34,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bayesdual.compare import be_quiet
-from bayesdual.configuration import learn, made, resolve
-from bayesdual.memory import IMPOSSIBLE
-from bayesdual.scenarios.data import normalise
-from bayesdual.selection import Candidates
-from bayesdual.sensitivity import curvature
-from bayesdual.settings import Setting
-from bayesdual.stream import task_classes
+from bayesdual.comparison import be_quiet, learn, made
+from bayesdual.configuration import Setting, resolve
+from bayesdual.memory import IMPOSSIBLE, Candidates
+from bayesdual.posterior import curvature
+from bayesdual.stream import normalise, task_classes
 
 CONFIG = "configs/task_split_fmnist.yaml"
 VALIDATION = 0.1
@@ -58,11 +55,11 @@ def top_lambda(candidates: Candidates, n: int, generator: torch.Generator) -> tu
 
 NAIVE = {ALGORITHM + "memory_size": 0}
 KEEPING = {
-    "random": {ALGORITHM + "selection": "bayesdual.selection.random"},
+    "random": {ALGORITHM + "selection": "bayesdual.memory.random_selection"},
     "top lambda": {ALGORITHM + "selection": "fromp.top_lambda"},
-    "top leverage": {ALGORITHM + "selection": "bayesdual.selection.top_score"},
+    "top leverage": {ALGORITHM + "selection": "bayesdual.memory.top_score"},
 }
-PRIOR = {ALGORITHM + "weight_prior": {"class_path": "bayesdual.kronecker.KroneckerPrior"}}
+PRIOR = {ALGORITHM + "weight_prior": {"class_path": "bayesdual.kprior.KroneckerPrior"}}
 
 
 def variants() -> dict[str, dict[str, Any]]:

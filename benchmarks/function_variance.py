@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 from torchvision.models import resnet18
 
-from bayesdual.function_variance import function_variance
+from bayesdual.posterior import function_variance
 
 MIB = 2**20
 

@@ -29,9 +29,9 @@ def train(side: str, seed: int) -> dict[str, float]:
     from avalanche.benchmarks import tensors_benchmark
     from avalanche.training import Replay
 
-    from bayesdual.kronecker import KroneckerPrior
+    from bayesdual.ivon import IVONByRule
+    from bayesdual.kprior import KroneckerPrior
     from bayesdual.models import MLP
-    from bayesdual.rule import IVONByRule
     from bayesdual.scenarios import SplitFMNIST
     from bayesdual.strategies import BayesDual
 

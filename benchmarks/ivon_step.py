@@ -27,7 +27,7 @@ import ivon
 import torch
 from torch import nn
 
-from bayesdual import IVON
+from bayesdual.ivon import IVON
 from bayesdual.models import MLP, ResNet18
 
 

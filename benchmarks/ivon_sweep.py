@@ -17,7 +17,7 @@ import torch
 from ivon_vs_adamw import TASKS, evaluate_all, make_optimizer, train
 
 from bayesdual.files import write_whole
-from bayesdual.scenarios.data import normalise
+from bayesdual.stream import normalise
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -25,10 +25,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bayesdual import IVON, Posterior
-from bayesdual.metrics import StreamMetric
+from bayesdual.ivon import IVON
+from bayesdual.measures import StreamMetric
 from bayesdual.models import MLP, LeNet
-from bayesdual.scenarios.data import RawDataset, digits, fashion_mnist, normalise, stratified_split
+from bayesdual.posterior import Posterior
+from bayesdual.scenarios import RawDataset, digits, fashion_mnist, stratified_split
+from bayesdual.stream import normalise
 
 SAMPLES = 32
 GRIDS = {"AdamW": (3e-4, 1e-3, 3e-3, 1e-2), "IVON": (0.03, 0.1, 0.3, 1.0)}

@@ -1,14 +1,14 @@
 """How well a memory reconstructs the past: the error of the K-prior's gradient against the size of the memory.
 
     python benchmarks/kprior_error.py [--datasets digits fashion_mnist] [--seeds 5] [--figures docs/figures]
-    python benchmarks/kprior_error.py --selections random mymodule.my_selection
+    python benchmarks/kprior_error.py --selections random_selection mymodule.my_selection
 
 Multi-class logistic regression in float64, class-incremental: the past is classes 0-4, the new examples are classes
 5-9. The old solution minimises sum_past CE + delta/2 |theta|^2, the new one the same with the new examples. Of the past
-only a memory is left, chosen by a selection (of `bayesdual.selection`, or any dotted name), class by class, its weights
+only a memory is left, chosen by a selection (of `bayesdual.memory`, or any dotted name), class by class, its weights
 scaled so that those of a class sum to its number of examples, as `bayesdual.memory` does. "memory vectors" is what
 `BayesDual` keeps by default: `dual_coverage`, and each exemplar made the mean of the examples around it, as
-`bayesdual.condensation` does. With the K-prior (Khan & Swaroop, NeurIPS 2021)
+`bayesdual.memory.vectors` does. With the K-prior (Khan & Swaroop, NeurIPS 2021)
 
     K(theta) = sum_{z in M} w_z CE(softmax f_old(z), softmax f(z)) + delta/2 |theta - theta_old|^2
 
@@ -35,15 +35,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bayesdual.condensation import cell_means
 from bayesdual.kprior import function_space_loss, weight_space_loss
-from bayesdual.memory import fair_shares
-from bayesdual.scenarios.data import digits, fashion_mnist, normalise
-from bayesdual.selection import Candidates, Selection, dual_coverage
-from bayesdual.sensitivity import curvature, last_layer_variance, leverage
+from bayesdual.memory import Candidates, Selection, cell_means, dual_coverage, fair_shares
+from bayesdual.posterior import curvature, last_layer_variance, leverage
+from bayesdual.scenarios import digits, fashion_mnist
+from bayesdual.stream import normalise
 
 SIZES = (10, 20, 50, 100, 200, 500)
-SELECTIONS = ("random", "herding", "coverage", "dual_coverage", "score_sampling", "top_score")
+SELECTIONS = ("random_selection", "herding", "coverage", "dual_coverage", "score_sampling", "top_score")
 VECTORS, NONE = "memory vectors", "no memory"
 PATH = tuple(i / 10 for i in range(1, 11))
 CLASSES, OLD = 10, 5
@@ -127,10 +126,10 @@ def conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor, rounds: i
 
 
 def find_selection(name: str) -> Selection:
-    """A selection by its name in `bayesdual.selection`, or by its dotted name."""
-    found = pydoc.locate(name if "." in name else f"bayesdual.selection.{name}")
+    """A selection by its name in `bayesdual.memory`, or by its dotted name."""
+    found = pydoc.locate(name if "." in name else f"bayesdual.memory.{name}")
     if found is None:
-        raise SystemExit(f"--selections: there is no {name}: give a name in bayesdual.selection or a dotted name.")
+        raise SystemExit(f"--selections: there is no {name}: give a name in bayesdual.memory or a dotted name.")
     return found
 
 

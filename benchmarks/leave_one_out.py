@@ -32,10 +32,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
 from bayesdual.ivon import IVON
-from bayesdual.posterior import Posterior
-from bayesdual.scenarios.data import digits, normalise
-from bayesdual.sensitivity import leave_one_out_nll, residual, sensitivities
-from bayesdual.stream import TensorData
+from bayesdual.posterior import Posterior, leave_one_out_nll, residual, sensitivities
+from bayesdual.scenarios import digits
+from bayesdual.stream import TensorData, normalise
 
 TOLERANCE = 1e-8  # of the norm of the gradient at an optimum
 SEARCH_TOLERANCE = 1e-4  # where L-BFGS hands over: its line search sees no progress much below

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from avalanche.benchmarks.scenarios import CLScenario
 
-from bayesdual.scenarios.data import RawDataset
+from bayesdual.scenarios import RawDataset
 from bayesdual.scenarios.split import split_benchmark
 
 TRAINING = 400  # images of each class, of 500

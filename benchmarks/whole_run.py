@@ -26,7 +26,7 @@ CONFIG = "configs/split_fmnist.yaml"
 
 def float_tensors(stream: Iterable[Any]) -> list[tuple[Any, Any]]:
     """Inputs of each experience, normalised, and labels: the fastest that Avalanche's loaders can be given."""
-    from bayesdual.scenarios.data import normalise
+    from bayesdual.stream import normalise
 
     data = [experience.tensors() for experience in stream]
     return [(normalise(d.x, d.mean, d.std), d.y) for d in data]

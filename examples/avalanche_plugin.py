@@ -5,8 +5,8 @@ from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.supervised import Naive
 
-from bayesdual import IVON
 from bayesdual.algorithm import BayesDual
+from bayesdual.ivon import IVON
 from bayesdual.models import MLP
 from bayesdual.scenarios import SplitDigits
 from bayesdual.strategies import BayesDualPlugin

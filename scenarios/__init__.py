@@ -1,7 +1,7 @@
-"""Continual-learning benchmarks: callables that return an Avalanche benchmark.
+"""Continual-learning benchmarks: callables that return an Avalanche benchmark, and the datasets that they are made of.
 
 The names below are imported when first asked for, since importing Avalanche takes seconds;
-``bayesdual.scenarios.data`` alone never needs it.
+``bayesdual.scenarios.datasets`` alone never needs it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bayesdual.scenarios.domain import PermutedDigits, PermutedMNIST, RotatedDigits, RotatedMNIST
-    from bayesdual.scenarios.split import SplitCIFAR10, SplitCIFAR100, SplitDigits, SplitFMNIST, SplitMNIST
+    from bayesdual.scenarios.datasets import (
+        RawDataset,
+        cifar10,
+        cifar100,
+        digits,
+        fashion_mnist,
+        mnist,
+        stratified_split,
+    )
+    from bayesdual.scenarios.domain import (
+        PermutedDigits,
+        PermutedMNIST,
+        RotatedDigits,
+        RotatedMNIST,
+        domain_benchmark,
+        permutations,
+        rotations_of,
+    )
+    from bayesdual.scenarios.split import (
+        SplitCIFAR10,
+        SplitCIFAR100,
+        SplitDigits,
+        SplitFMNIST,
+        SplitMNIST,
+        split_benchmark,
+    )
 
-_MODULE_OF = {
+SCENARIOS = {
     "SplitDigits": "split",
     "SplitMNIST": "split",
     "SplitFMNIST": "split",
@@ -24,10 +48,20 @@ _MODULE_OF = {
     "RotatedDigits": "domain",
     "RotatedMNIST": "domain",
 }
+_HOMES = {
+    **SCENARIOS,
+    **dict.fromkeys(
+        ("RawDataset", "cifar10", "cifar100", "digits", "fashion_mnist", "mnist", "stratified_split"), "datasets"
+    ),
+    **dict.fromkeys(("domain_benchmark", "permutations", "rotations_of"), "domain"),
+    "split_benchmark": "split",
+}
 
 __all__ = [
+    "SCENARIOS",
     "PermutedDigits",
     "PermutedMNIST",
+    "RawDataset",
     "RotatedDigits",
     "RotatedMNIST",
     "SplitCIFAR10",
@@ -35,13 +69,23 @@ __all__ = [
     "SplitDigits",
     "SplitFMNIST",
     "SplitMNIST",
+    "cifar10",
+    "cifar100",
+    "digits",
+    "domain_benchmark",
+    "fashion_mnist",
+    "mnist",
+    "permutations",
+    "rotations_of",
+    "split_benchmark",
+    "stratified_split",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
+    if name not in _HOMES:
         raise AttributeError(f"bayesdual.scenarios has no {name!r}; it has {', '.join(__all__)}.")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

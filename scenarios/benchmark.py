@@ -20,8 +20,8 @@ from avalanche.benchmarks.utils.classification_dataset import TaskAwareSupervise
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bayesdual.scenarios.data import RawDataset, normalise, stratified_split
-from bayesdual.stream import TensorData
+from bayesdual.scenarios.datasets import RawDataset, stratified_split
+from bayesdual.stream import TensorData, normalise
 
 View = Callable[[Tensor], Tensor]
 """What an experience does to its images: uint8 (N, C, H, W) to uint8 of the same shape, each image alone."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesdual.scenarios import data
+from bayesdual.scenarios import datasets
 from bayesdual.scenarios.benchmark import (
     ImageBenchmark,
     Slot,
@@ -130,7 +130,7 @@ def rotations_of(n_experiences: int, rotations: Sequence[float] | None) -> list[
 
 
 def domain_benchmark(
-    source: data.RawDataset,
+    source: datasets.RawDataset,
     views: Sequence[View],
     *,
     seed: int = 0,
@@ -168,7 +168,7 @@ def PermutedDigits(
         validation: Share of the training data, class by class, that makes the stream ``valid``.
         task_labels: Whether experience i carries task label i; otherwise all carry 0.
     """
-    source = data.digits()
+    source = datasets.digits()
     views = permutations(n_experiences, source.train_x[0, 0].numel(), seed)
     return domain_benchmark(source, views, seed=seed, validation=validation, task_labels=task_labels)
 
@@ -187,9 +187,9 @@ def PermutedMNIST(
         seed: Seed of the permutations and of the validation split.
         validation: Share of the training data, class by class, that makes the stream ``valid``.
         task_labels: Whether experience i carries task label i; otherwise all carry 0.
-        root: Where the data is, or is downloaded to (see :func:`bayesdual.scenarios.data.mnist`).
+        root: Where the data is, or is downloaded to (see :func:`bayesdual.scenarios.datasets.mnist`).
     """
-    source = data.mnist(root)
+    source = datasets.mnist(root)
     views = permutations(n_experiences, source.train_x[0, 0].numel(), seed)
     return domain_benchmark(source, views, seed=seed, validation=validation, task_labels=task_labels)
 
@@ -212,7 +212,7 @@ def RotatedDigits(
         task_labels: Whether experience i carries task label i; otherwise all carry 0.
     """
     views = rotations_of(n_experiences, rotations)
-    return domain_benchmark(data.digits(), views, seed=seed, validation=validation, task_labels=task_labels)
+    return domain_benchmark(datasets.digits(), views, seed=seed, validation=validation, task_labels=task_labels)
 
 
 def RotatedMNIST(
@@ -232,7 +232,7 @@ def RotatedMNIST(
         seed: Seed of the validation split.
         validation: Share of the training data, class by class, that makes the stream ``valid``.
         task_labels: Whether experience i carries task label i; otherwise all carry 0.
-        root: Where the data is, or is downloaded to (see :func:`bayesdual.scenarios.data.mnist`).
+        root: Where the data is, or is downloaded to (see :func:`bayesdual.scenarios.datasets.mnist`).
     """
     views = rotations_of(n_experiences, rotations)
-    return domain_benchmark(data.mnist(root), views, seed=seed, validation=validation, task_labels=task_labels)
+    return domain_benchmark(datasets.mnist(root), views, seed=seed, validation=validation, task_labels=task_labels)

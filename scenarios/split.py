@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from bayesdual.scenarios import data
+from bayesdual.scenarios import datasets
 from bayesdual.scenarios.benchmark import ImageBenchmark, Slot, check_n_experiences, make_benchmark
 
 
@@ -38,7 +38,7 @@ def split_classes(n_classes: int, n_experiences: int, class_order: Sequence[int]
 
 
 def split_benchmark(
-    source: data.RawDataset,
+    source: datasets.RawDataset,
     n_experiences: int,
     *,
     class_order: Sequence[int] | None = None,
@@ -91,7 +91,7 @@ def SplitDigits(
         task_labels: Whether experience i carries task label i; otherwise all carry 0.
     """
     return split_benchmark(
-        data.digits(),
+        datasets.digits(),
         n_experiences,
         class_order=class_order,
         shuffle_classes=shuffle_classes,
@@ -119,10 +119,10 @@ def SplitMNIST(
         seed: Seed of the order (if shuffled) and of the validation split.
         validation: Share of the training data, class by class, that makes the stream ``valid``.
         task_labels: Whether experience i carries task label i; otherwise all carry 0.
-        root: Where the data is, or is downloaded to (see :func:`bayesdual.scenarios.data.mnist`).
+        root: Where the data is, or is downloaded to (see :func:`bayesdual.scenarios.datasets.mnist`).
     """
     return split_benchmark(
-        data.mnist(root),
+        datasets.mnist(root),
         n_experiences,
         class_order=class_order,
         shuffle_classes=shuffle_classes,
@@ -150,10 +150,10 @@ def SplitFMNIST(
         seed: Seed of the order (if shuffled) and of the validation split.
         validation: Share of the training data, class by class, that makes the stream ``valid``.
         task_labels: Whether experience i carries task label i; otherwise all carry 0.
-        root: Where the data is, or is downloaded to (see :func:`bayesdual.scenarios.data.fashion_mnist`).
+        root: Where the data is, or is downloaded to (see :func:`bayesdual.scenarios.datasets.fashion_mnist`).
     """
     return split_benchmark(
-        data.fashion_mnist(root),
+        datasets.fashion_mnist(root),
         n_experiences,
         class_order=class_order,
         shuffle_classes=shuffle_classes,
@@ -181,10 +181,10 @@ def SplitCIFAR10(
         seed: Seed of the order (if shuffled) and of the validation split.
         validation: Share of the training data, class by class, that makes the stream ``valid``.
         task_labels: Whether experience i carries task label i; otherwise all carry 0.
-        root: Where the data is, or is downloaded to (see :func:`bayesdual.scenarios.data.cifar10`).
+        root: Where the data is, or is downloaded to (see :func:`bayesdual.scenarios.datasets.cifar10`).
     """
     return split_benchmark(
-        data.cifar10(root),
+        datasets.cifar10(root),
         n_experiences,
         class_order=class_order,
         shuffle_classes=shuffle_classes,
@@ -212,10 +212,10 @@ def SplitCIFAR100(
         seed: Seed of the order (if shuffled) and of the validation split.
         validation: Share of the training data, class by class, that makes the stream ``valid``.
         task_labels: Whether experience i carries task label i; otherwise all carry 0.
-        root: Where the data is, or is downloaded to (see :func:`bayesdual.scenarios.data.cifar100`).
+        root: Where the data is, or is downloaded to (see :func:`bayesdual.scenarios.datasets.cifar100`).
     """
     return split_benchmark(
-        data.cifar100(root),
+        datasets.cifar100(root),
         n_experiences,
         class_order=class_order,
         shuffle_classes=shuffle_classes,

@@ -27,11 +27,11 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 
 from bayesdual.algorithm import BayesDual
-from bayesdual.ivon import IVON, grow
-from bayesdual.modes import evaluating
+from bayesdual.ivon import IVON
+from bayesdual.models import evaluating
 from bayesdual.posterior import Posterior
-from bayesdual.scenarios.data import normalise
-from bayesdual.stream import DatasetData, TensorData, experience_data
+from bayesdual.stream import DatasetData, TensorData, experience_data, normalise
+from bayesdual.tensors import grow
 
 
 class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):

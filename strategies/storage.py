@@ -18,12 +18,10 @@ from avalanche.training.storage_policy import ExemplarsBuffer, ExemplarsSelectio
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor
 
-from bayesdual.algorithm import Knowledge, survey
 from bayesdual.ivon import IVON
-from bayesdual.memory import quotas
-from bayesdual.modes import evaluating
-from bayesdual.posterior import Posterior
-from bayesdual.selection import Candidates, Selection, choose, coverage
+from bayesdual.memory import Candidates, Selection, choose, coverage, quotas
+from bayesdual.models import evaluating
+from bayesdual.posterior import Posterior, Scored, score_examples
 from bayesdual.stream import DatasetData
 
 
@@ -102,15 +100,17 @@ class SelectionStrategy(ExemplarsSelectionStrategy):
 
 
 @torch.no_grad()
-def _survey(strategy: SupervisedTemplate, data: DatasetData) -> Knowledge:
+def _survey(strategy: SupervisedTemplate, data: DatasetData) -> Scored:
     model, optimizer = strategy.model, strategy.optimizer
     posterior = Posterior.from_optimizer(model, optimizer) if isinstance(optimizer, IVON) else None
     with evaluating(model):
         every = torch.arange(len(data))
-        return survey(model, lambda x, t: avalanche_forward(model, x, t), data, every, posterior, strategy.device)
+        return score_examples(
+            model, lambda x, t: avalanche_forward(model, x, t), data, every, posterior, strategy.device
+        )
 
 
-def _choose(selection: Selection, known: Knowledge, mine: Tensor, n: int, generator: torch.Generator) -> Tensor:
+def _choose(selection: Selection, known: Scored, mine: Tensor, n: int, generator: torch.Generator) -> Tensor:
     candidates = Candidates(known.features[mine], known.logits[mine], known.scores[mine])
     rows, weights = choose(selection, candidates, n, generator)
     if weights.max() > 1.001 * weights.min():

@@ -15,13 +15,11 @@ from avalanche.training.templates.strategy_mixin_protocol import CriterionType
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from bayesdual import algorithm
-from bayesdual.condensation import Condensation, memory_vectors
+from bayesdual.algorithm import BayesDual as Algorithm
 from bayesdual.kprior import WeightPrior
-from bayesdual.scenarios.data import normalise
-from bayesdual.selection import Selection
+from bayesdual.memory import Condensation, Selection, memory_vectors
 from bayesdual.strategies.plugin import BayesDualPlugin
-from bayesdual.stream import TensorData, TensorLoader
+from bayesdual.stream import TensorData, TensorLoader, normalise
 
 
 class BayesDual(SupervisedTemplate):
@@ -94,7 +92,7 @@ class BayesDual(SupervisedTemplate):
             "spread": spread,
         }
         given = {name: value for name, value in options.items() if value is not None}
-        ours = BayesDualPlugin(algorithm.BayesDual(mem_size, condensation=condensation, **given), task_free, lr_end)
+        ours = BayesDualPlugin(Algorithm(mem_size, condensation=condensation, **given), task_free, lr_end)
         super().__init__(
             model=model,
             optimizer=optimizer,

@@ -35,7 +35,7 @@ def test_every_benchmark_says_how_it_is_used(load, name, monkeypatch, capsys):
 def test_memory_vectors_reconstruct_the_past_better_than_as_many_examples(load):
     kprior_error = load("kprior_error")
     problem = kprior_error.pose("digits", 300, decay=1.0)
-    fills = {name: kprior_error.examples(kprior_error.find_selection(name)) for name in ("random", "herding")}
+    fills = {name: kprior_error.examples(kprior_error.find_selection(name)) for name in ("random_selection", "herding")}
     for size in (20, 100):
         mine = statistics.mean(kprior_error.error(problem, kprior_error.vectors, size, seed) for seed in range(3))
         for fill in fills.values():

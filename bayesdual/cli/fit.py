@@ -1,0 +1,248 @@
+"""The command line: LightningCLI over a stream, with run directories and complaints of one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf.errors import OmegaConfBaseException
+from rich import print as rich_print
+
+from bayesdual.cli.run_directories import CHECKPOINTS, RUNS, check_checkpoint, latest_run, make_directory, new_run
+from bayesdual.configuration import (
+    COMMANDS,
+    RUN_COMMANDS,
+    TRAINER_DEFAULTS,
+    CommandLineError,
+    Parser,
+    anchor_interpolations,
+    config_places,
+    find_configs,
+    join_benchmark,
+    name_of_run,
+    parsing_complaint,
+    read_config,
+    read_settings,
+    run_of_config,
+)
+from bayesdual.files import write_whole
+from bayesdual.inspection import RunReport, StreamProgress, evaluation_table
+from bayesdual.learner import Learner, StreamCheckpoint, StreamDataModule
+
+RANK_ZERO = "BAYESDUAL_RUN_DIR"  # environment variable through which the processes of a run share its directory
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the resolved configuration to the run directory."""
+
+    def __init__(self, *args: Any, directory: Path, **kwargs: Any) -> None:
+        super().__init__(*args, save_to_log_dir=False, **kwargs)
+        self._directory = directory
+
+    def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        settings = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
+        settings.pop("ckpt_path", None)  # how a run was resumed is not part of it, nor what it is used for later
+        text = yaml.safe_dump(settings, sort_keys=False)
+        write_whole(self._directory / "config.yaml", lambda path: path.write_text(text))
+
+
+class Cli(LightningCLI):
+    """``fit``, ``validate``, ``test`` and ``predict`` of a :class:`Learner` on a :class:`StreamDataModule`.
+
+    Args:
+        argv: The command line, all configuration files of which are there.
+
+    Raises:
+        CommandLineError: It says something that cannot be.
+    """
+
+    def __init__(self, argv: list[str]) -> None:
+        self._argv = argv
+        self._checkpoint: Path | None = None
+        self._unused_run: Path | None = None  # made for this command, to be taken away if nothing is learned
+        try:
+            super().__init__(
+                Learner,
+                StreamDataModule,
+                SaveConfig,
+                parser_class=Parser,
+                parser_kwargs={
+                    "parser_mode": "omegaconf+",
+                    "prog": "python -m bayesdual",
+                    "description": "Learn a stream of tasks, one experience after the other, without forgetting.",
+                    **{command: {"description": text} for command, text in RUN_COMMANDS.items()},
+                },
+                trainer_defaults=dict(TRAINER_DEFAULTS),
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                args=anchor_interpolations(join_benchmark(argv)),
+            )
+        except BaseException:  # Ctrl-C and the exit that Lightning makes of it as well
+            if self._unused_run is not None and not self._has_begun():
+                shutil.rmtree(self._unused_run, ignore_errors=True)
+                with suppress(OSError):
+                    RUNS.rmdir()  # if it is empty
+            raise
+
+    # -- what LightningCLI calls, in this order
+
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        super().setup_parser(*args, **kwargs)
+        choices = self.parser._subcommands_action._choices_actions
+        choices.append(argparse.Action([], "compare", metavar="compare"))  # for --help: it has a parser of its own
+        for choice in choices:
+            choice.help = COMMANDS[choice.dest]
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            help="Where the run writes to; by default a new folder of runs/, named after the first configuration.",
+        )
+        parser.add_argument(
+            "--threads",
+            type=int | None,
+            help="Threads of PyTorch on the CPU; by default its own choice. For small networks, 1 is fastest.",
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        try:
+            super().parse_arguments(parser, args)
+        except (CommandLineError, OmegaConfBaseException) as error:
+            command = next((word for word in self._argv if word in COMMANDS), None)
+            accepted = [a.dest for a in self._parser(command)._actions]
+            raise CommandLineError(parsing_complaint(str(error), read_settings(self._argv), accepted)) from error
+
+    def _parse_ckpt_path(self) -> None:
+        """Reads no hyperparameters out of a checkpoint: there are none, and the file has not been checked yet."""
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        if config.threads is not None:
+            if config.threads < 1:
+                raise ValueError(f"threads is {config.threads}: give at least 1, or leave it out.")
+            torch.set_num_threads(config.threads)
+        self.run_dir = self._run_dir_of_rank_zero(config) if rank_zero_only.rank else self._choose_run_dir(config)
+        os.environ[RANK_ZERO] = str(self.run_dir.absolute())
+        if config.ckpt_path is not None:
+            last = self.run_dir / CHECKPOINTS / "last.ckpt"
+            self._checkpoint = last if config.ckpt_path == "last" else Path(config.ckpt_path)
+            check_checkpoint(self._checkpoint)
+        if self.subcommand == "fit" and make_directory(self.run_dir):
+            self._unused_run = self.run_dir
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        given = self.config_init[self.subcommand]["trainer"]
+        if self.subcommand == "fit":
+            self.save_config_kwargs["directory"] = self.run_dir
+            if given.get("logger") is None:
+                kwargs["logger"] = TensorBoardLogger(self.run_dir, name="", version="")
+            if given.get("default_root_dir") is None:
+                kwargs["default_root_dir"] = self.run_dir
+            self.trainer_defaults["callbacks"] = [RunReport(self.run_dir)]
+            if given.get("enable_checkpointing") is not False:
+                self.trainer_defaults["callbacks"].append(StreamCheckpoint(self.run_dir / CHECKPOINTS))
+            if given.get("enable_progress_bar") is not False:
+                self.trainer_defaults["callbacks"].append(StreamProgress())
+        else:
+            self.save_config_callback = None
+            kwargs |= {"logger": False, "enable_progress_bar": False}
+            if self.subcommand == "predict":
+                kwargs |= {"devices": 1, "num_nodes": 1}  # one process writes all rows
+        return super().instantiate_trainer(**kwargs)
+
+    def after_instantiate_classes(self) -> None:
+        if self._checkpoint is not None:
+            self.config_init[self.subcommand].ckpt_path = str(self._checkpoint)
+            self.config_init[self.subcommand].weights_only = True
+
+    @rank_zero_only
+    def after_fit(self) -> None:
+        print(f"run directory: {self.run_dir}")
+
+    @rank_zero_only
+    def after_validate(self) -> None:
+        rich_print(evaluation_table(self.model.latest_evaluation, "accuracy on the validation stream"))
+
+    @rank_zero_only
+    def after_test(self) -> None:
+        rich_print(evaluation_table(self.model.latest_evaluation, "accuracy on the test stream"))
+
+    def predict(self, **kwargs: Any) -> None:
+        """Writes one row per example of the test stream: experience, label, prediction and its probability."""
+        outputs = self.trainer.predict(**kwargs)
+        path = self.run_dir / "predictions.csv"
+        write_whole(path, lambda temporary: write_predictions(temporary, outputs))
+        print(f"predictions: {path}")
+
+    # -- run directories
+
+    def _choose_run_dir(self, config: Namespace) -> Path:
+        if config.ckpt_path is None and self.subcommand != "fit":
+            raise CommandLineError(
+                f"{self.subcommand} needs a trained network: give --ckpt_path FILE, or --ckpt_path last for the "
+                "latest run of this configuration."
+            )
+        given = None if config.run_dir is None else Path(config.run_dir)
+        if config.ckpt_path == "last":
+            return given or self._latest_run()
+        if self.subcommand != "fit":
+            folder = Path(config.ckpt_path).parent
+            return given or (folder.parent if folder.name == CHECKPOINTS else folder)
+        if given is not None and (given / CHECKPOINTS).exists():
+            raise CommandLineError(
+                f"--run_dir {given} already holds a run: go on with it by --ckpt_path last, or give another folder."
+            )
+        return given or new_run(name_of_run(self._argv))
+
+    def _run_dir_of_rank_zero(self, config: Namespace) -> Path:
+        path = os.environ.get(RANK_ZERO) or config.run_dir
+        if path is None:
+            raise CommandLineError("processes that something else than Lightning starts share a --run_dir: give one.")
+        return Path(path)
+
+    def _latest_run(self) -> Path:
+        places = config_places(self._argv)
+        return (run_of_config(Path(places[0][1])) if places else None) or latest_run(name_of_run(self._argv))
+
+    def _has_begun(self) -> bool:
+        trainer = getattr(self, "trainer", None)
+        return trainer is not None and trainer.global_step > 0
+
+
+def run(argv: list[str]) -> None:
+    """Runs a command line; raises :class:`CommandLineError` or whatever went wrong."""
+    argv = find_configs(argv)
+    for _, path in config_places(argv):
+        read_config(path)  # complains in time
+    if argv[:1] == ["compare"]:
+        from bayesdual import comparison
+
+        comparison.run(argv[1:])
+    else:
+        Cli(argv)
+
+
+def write_predictions(path: Path, outputs: list[Any]) -> None:
+    """Writes what ``predict`` returned, a list of batches for each experience, as CSV."""
+    by_experience = outputs if isinstance(outputs[0], list) else [outputs]
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["experience", "label", "prediction", "probability"])
+        for i, batches in enumerate(by_experience):
+            for batch in batches:
+                probability, prediction = batch["probabilities"].max(dim=1)
+                rows = zip(batch["y"].tolist(), prediction.tolist(), probability.tolist(), strict=True)
+                writer.writerows([i + 1, y, k, f"{p:.6f}"] for y, k, p in rows)

@@ -1,0 +1,187 @@
+"""From the results of a comparison to tables (terminal, Markdown, CSV, JSON) and a figure.
+
+gap closure   G = (A - best peer) / (joint - best peer)     A: mean average accuracy; best peer: the highest mean
+paired test   t = mean(d) / (sd(d) / sqrt(n)),  d: A - best peer, seed by seed; p from Student's t with n - 1
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+
+from bayesdual.comparison.statistics import LOWER, MEASURES, OURS, OWN, UPPER, Entry
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+NOTES = {
+    "†": "† the best value tried is at the edge of its grid: a better one may lie beyond",
+    "[": "[n] runs that ended, where others diverged",
+}
+COLUMNS = 4  # benchmarks, in the figure and in the table of accuracies
+NARROWEST = 8  # of the names of methods
+
+
+@dataclass(frozen=True)
+class Block:
+    """A table of text, with what is to be said below it."""
+
+    title: str
+    header: list[str]
+    lines: list[list[str]]
+    notes: list[str]
+
+
+def blocks_of(rows: Sequence[dict[str, Any]]) -> list[Block]:
+    """The tables to print: with several benchmarks all accuracies first, then every measure of each benchmark."""
+    benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
+    blocks = []
+    for first in range(0, len(benchmarks) if len(benchmarks) > 1 else 0, COLUMNS):
+        blocks.append(_accuracies(rows, benchmarks[first : first + COLUMNS]))
+    for benchmark in benchmarks:
+        mine = [row for row in rows if row["benchmark"] == benchmark]
+        lines = [[row["method"], *(_cell(row, measure) for measure in MEASURES)] for row in mine]
+        notes = [sentence for row in mine if (sentence := _comparison(row))]
+        if chosen := [f"{row['method']} {_chosen(row)}" for row in mine if row["settings"]]:
+            notes.append("tuned: " + ", ".join(chosen))
+        blocks.append(Block(benchmark, ["method", *MEASURES.values()], lines, notes))
+    blocks[-1].notes.extend(_remarks(rows))
+    return blocks
+
+
+def _accuracies(rows: Sequence[dict[str, Any]], benchmarks: Sequence[str]) -> Block:
+    by_place = {(row["method"], row["benchmark"]): row for row in rows}
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    lines = [
+        [m, *(_cell(by_place[m, b], "average_accuracy") if (m, b) in by_place else "-" for b in benchmarks)]
+        for m in methods
+    ]
+    ours = next((row["method"] for row in rows if row["role"] == OURS), None)
+    for label, key, form in (("gap closure", "gap_closure", "{:.2f}"), ("p", "difference_p", "{:.3f}")):
+        values = [by_place.get((ours, b), {}).get(key) for b in benchmarks]
+        if any(value is not None for value in values):
+            lines.append([label, *("-" if value is None else form.format(value) for value in values)])
+    return Block("average accuracy", ["method", *benchmarks], lines, [])
+
+
+def _cell(row: dict[str, Any], measure: str) -> str:
+    mean, sd = row[measure], row[f"{measure}_sd"]
+    if mean is None:
+        return "diverged" if not row["runs"] else "-"
+    if measure == "exemplars":
+        return f"{mean:.0f}"
+    if measure == "seconds":
+        return f"{mean:.1f}"
+    text = short(mean) if sd is None else f"{short(mean)} ± {short(sd)}"
+    return text + (f" [{row['runs']}]" if measure == "average_accuracy" and row["runs_diverged"] else "")
+
+
+def short(number: float) -> str:
+    """Three decimals, without the 0 in front."""
+    return f"{number:.3f}".replace("0.", ".", 1) if abs(number) < 0.9995 else f"{number:.3f}"
+
+
+def _chosen(row: dict[str, Any]) -> str:
+    return row["settings"] + ("†" if row["at_edge_of_grid"] else "")
+
+
+def _comparison(row: dict[str, Any]) -> str | None:
+    if row.get("difference") is None:
+        return None
+    text = f"{row['method']} - {row['best_peer']}, the best peer: {row['difference']:+.3f}"
+    if row["difference_p"] is not None:
+        text += f" (paired over {row['difference_pairs']} seeds: t = {row['difference_t']:.2f}, "
+        text += f"p = {row['difference_p']:.3f})"
+    return text + (f"; gap closure {row['gap_closure']:.2f}" if row["gap_closure"] is not None else "")
+
+
+def _remarks(rows: Sequence[dict[str, Any]]) -> list[str]:
+    counts = sorted({row["runs"] + row["runs_diverged"] for row in rows})
+    number = "-".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
+    remarks = [
+        f"mean ± standard deviation over {number} seeds; seconds: of training, without evaluation; kept: exemplars "
+        "in memory"
+    ]
+    if any(row["at_edge_of_grid"] for row in rows):
+        remarks.append(NOTES["†"])
+    if any(row["runs_diverged"] and row["runs"] for row in rows):
+        remarks.append(NOTES["["])
+    tried = {row["method"]: row["settings_tried"] for row in rows}
+    if len(set(tried.values())) > 1:
+        remarks.append(
+            "not tuned by the same budget; settings tried: " + ", ".join(f"{m} {n}" for m, n in tried.items())
+        )
+    return remarks
+
+
+def terminal_tables(blocks: Sequence[Block]) -> list[Table | str]:
+    """What rich prints."""
+    result: list[Table | str] = []
+    for block in blocks:
+        table = Table(title=block.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        table.add_column(block.header[0], min_width=NARROWEST, overflow="fold")
+        for name in block.header[1:]:
+            table.add_column(name, justify="right", no_wrap=True)
+        for line in block.lines:
+            table.add_row(*line)
+        result += [table, *block.notes]
+    return result
+
+
+def markdown(blocks: Sequence[Block]) -> str:
+    """The same as Markdown."""
+    parts = []
+    for block in blocks:
+        lines = [block.header, ["---", *["---:"] * (len(block.header) - 1)], *block.lines]
+        table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        parts += [f"### {block.title}", table, *block.notes]
+    return "\n\n".join(parts) + "\n"
+
+
+def comma_separated(rows: Sequence[dict[str, Any]]) -> str:
+    """All values as CSV."""
+    file = io.StringIO()
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def comparison_figure(entries: Sequence[Entry]) -> Figure:
+    """Average accuracies: the mean of each method a bar, every run a dot, the upper bound a line."""
+    from matplotlib.figure import Figure  # importing it takes a while
+
+    benchmarks = list(dict.fromkeys(entry.benchmark for entry in entries))
+    across = min(len(benchmarks), COLUMNS)
+    down = -(-len(benchmarks) // across)
+    most = max(sum(e.benchmark == b for e in entries) for b in benchmarks)
+    figure = Figure((max(4.0, across * (0.8 + 0.35 * most)), 3.4 * down), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False, sharey=True).flatten()
+    colours = {OURS: "tab:orange", OWN: "moccasin", UPPER: "tab:gray", LOWER: "tab:gray"}
+    lowest = min((v for e in entries if e.role != LOWER for v in e.values("average_accuracy")), default=0.0)
+    for axes, benchmark in zip(grid, benchmarks, strict=False):
+        mine = [entry for entry in entries if entry.benchmark == benchmark]
+        for place, entry in enumerate(mine):
+            if values := entry.values("average_accuracy"):
+                mean = statistics.mean(values)
+                axes.bar(place, mean, color=colours.get(entry.role, "tab:blue"), alpha=0.7)
+                axes.plot([place] * len(values), values, ".", color="black", markersize=4)
+                if entry.role == UPPER:
+                    axes.axhline(mean, color="tab:gray", linewidth=0.8, linestyle="--")
+        axes.set_xticks(range(len(mine)), [entry.method for entry in mine], rotation=60, ha="right", fontsize=8)
+        axes.set_title(benchmark, fontsize=10)
+        axes.set_ylim(max(0.0, lowest - 0.1), 1.0)
+        axes.grid(axis="y", alpha=0.3)
+    for axes in grid[len(benchmarks) :]:
+        axes.set_visible(False)
+    figure.supylabel("average accuracy", fontsize=10)
+    return figure

@@ -1,0 +1,137 @@
+"""What shows a run while it goes on and when it ends: progress, a line an experience, results, tables and figures."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from bayesdual import measures
+from bayesdual.files import write_json, write_whole
+from bayesdual.inspection.figures import accuracy_figure, is_images, memory_figure, progress_figure
+from bayesdual.inspection.tables import accuracy_tables, summary
+
+if TYPE_CHECKING:
+    from bayesdual.learner import Learner
+
+
+VERSIONS_OF = ("bayesdual", "torch", "lightning", "avalanche-lib")
+
+
+class StreamProgress(ProgressBar):
+    """One bar for the whole stream: which experience of how many, which epoch of it, and how long it will take.
+
+    Where there is no terminal, only what is printed through it appears.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.console = Console(file=sys.stdout, highlight=False)
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+            console=self.console, transient=True, refresh_per_second=4, disable=not self.console.is_terminal,
+        )  # fmt: skip
+        self._task: TaskID | None = None
+
+    def disable(self) -> None:
+        self._bar.disable = True
+
+    def enable(self) -> None:
+        self._bar.disable = not self.console.is_terminal
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        self.console.print(*args, **kwargs)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        total = trainer.datamodule.n_experiences * trainer.datamodule.epochs
+        self._task = self._bar.add_task("", total=total)
+        self._bar.start()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        stream = trainer.datamodule
+        where = f"experience {stream.experience + 1}/{stream.n_experiences}, epoch {stream.epoch + 1}/{stream.epochs}"
+        self._bar.update(self._task, description=where, completed=trainer.current_epoch)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._bar.advance(self._task, 1 / trainer.num_training_batches)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._bar.stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._bar.stop()
+
+
+class RunReport(Callback):
+    """A line after each experience; at the end of ``fit`` a table, ``results.json``, the memory and figures.
+
+    Args:
+        directory: The run directory.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        self.console = Console(file=sys.stdout, highlight=False)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        stream = trainer.datamodule
+        if not (stream.last_epoch_of_experience and trainer.is_global_zero):
+            return
+        row = pl_module.history.accuracy[-1]
+        seen = measures.average_seen_accuracy(pl_module.history.accuracy)
+        line = (
+            f"experience {stream.experience + 1}/{stream.n_experiences} learned: accuracy on it "
+            f"{row[stream.experience]:.3f}, on all so far {seen:.3f}"
+        )
+        (trainer.progress_bar_callback or self.console).print(line)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: Learner) -> None:
+        if not trainer.is_global_zero:
+            return
+        if pl_module.history.accuracy:
+            self._report(trainer, pl_module)
+        stream = trainer.datamodule
+        if not stream.finished:
+            self.console.print(
+                f"stopped early, in experience {stream.experience + 1} of {stream.n_experiences}: "
+                "go on with --ckpt_path last"
+            )
+
+    def _report(self, trainer: Trainer, pl_module: Learner) -> None:
+        results = run_results(trainer, pl_module)
+        write_json(self.directory / "results.json", results)
+        memory = pl_module.algorithm.memory
+        if len(memory):
+            memory.save(self.directory / "memory.safetensors")
+        matrix = results["accuracy_matrix"]
+        self.console.print("\nAccuracy on each experience (columns) after learning each (rows):")
+        self.console.print(*accuracy_tables(matrix), summary(results))
+        figures = {"accuracy_matrix": accuracy_figure(matrix), "accuracy_over_time": progress_figure(matrix)}
+        if len(memory) and is_images(memory.exemplars.x):
+            figures["memory"] = memory_figure(memory.exemplars)
+        for name, figure in figures.items():
+            write_whole(self.directory / f"{name}.png", lambda path, f=figure: f.savefig(path, dpi=120))
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_figure(name, figure, trainer.global_step)
+
+
+def run_results(trainer: Trainer, learner: Learner) -> dict[str, Any]:
+    """All that ``results.json`` holds."""
+    return {
+        **learner.history.results(),
+        "experiences_learned": trainer.datamodule.experience,
+        "memory_size": len(learner.algorithm.memory),
+        "memory_budget": learner.algorithm.memory.budget,
+        "evaluated_on": trainer.datamodule.evaluate_on,
+        "seed": torch.initial_seed(),
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONS_OF},
+    }

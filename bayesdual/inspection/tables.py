@@ -1,0 +1,71 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from bayesdual import measures
+
+COLUMNS = 10  # of the accuracy matrix, in 80 characters
+
+
+def summary(results: dict[str, Any]) -> str:
+    """The numbers that matter, in lines of at most 80 characters."""
+    transfer = results["forward_transfer"]
+    numbers = {
+        "average accuracy": f"{results['average_accuracy']:.4f}",
+        "forgetting": f"{results['forgetting']:.4f}",
+        "backward transfer": f"{results['backward_transfer']:+.4f}",
+        "forward transfer": "-" if transfer is None else f"{transfer:+.4f}",
+        "NLL": f"{results['nll']:.4f}",
+        "ECE": f"{results['ece']:.4f}",
+    }
+    cells = [f"{name:<18}{value:>8}" for name, value in numbers.items()]
+    lines = [f"{left}    {right}" for left, right in zip(cells[::2], cells[1::2], strict=True)]
+    seconds = {name: f"{results[f'seconds_{name}']:.1f}" for name in ("total", "training", "evaluation", "memory")}
+    return "\n".join(
+        [
+            *lines,
+            f"memory: {results['memory_size']} of {results['memory_budget']} exemplars",
+            f"seconds: {seconds['total']} (training {seconds['training']}, evaluation {seconds['evaluation']}, "
+            f"memory {seconds['memory']})",
+        ]
+    )
+
+
+def accuracy_tables(matrix: measures.Matrix) -> Iterator[Table]:
+    """The accuracy matrix for the terminal, ten experiences abreast: bold where one had just been learned."""
+    n = len(matrix[0])
+    for first in range(0, n, COLUMNS):
+        block = range(first, min(first + COLUMNS, n))
+        table = Table(box=box.SIMPLE_HEAD, padding=0)
+        table.add_column("after")
+        for j in block:
+            table.add_column(str(j + 1), justify="right", min_width=5)
+        if n - 1 in block:
+            table.add_column("seen", justify="right", min_width=5)
+        for i, row in enumerate(matrix):
+            cells = [f"{row[j]:.3f}" if j <= i else "-" for j in block]
+            if i in block:
+                cells[i - first] = f"[bold]{cells[i - first]}[/bold]"
+            if n - 1 in block:
+                cells.append(f"{measures.average_seen_accuracy(matrix[: i + 1]):.3f}")
+            table.add_row(str(i + 1), *cells)
+        yield table
+
+
+def evaluation_table(evaluation: dict[str, Any], title: str) -> Table:
+    """Accuracy of each experience, and their mean, NLL and ECE of all, for the terminal."""
+    accuracy = evaluation["accuracy"]
+    table = Table("experience", title, box=box.SIMPLE_HEAD, padding=0)
+    table.columns[1].justify = "right"
+    for j, a in enumerate(accuracy):
+        table.add_row(str(j + 1), f"{a:.4f}", end_section=j == len(accuracy) - 1)
+    rest = {"average": sum(accuracy) / len(accuracy), "NLL": evaluation["nll"], "ECE": evaluation["ece"]}
+    for name, value in rest.items():
+        table.add_row(name, f"{value:.4f}")
+    return table

@@ -1,0 +1,255 @@
+"""Parameters with their state and a buffer, in blocks that are worked through one at a time.
+
+A step that goes through all parameters once per operation fetches them from memory each time; in a block they stay in
+the cache. What belongs to the parameters stands in one flat tensor of each kind, in their order, and a block is a
+stretch of it, so that few calls are made however small the parameters are; these keep their own storage. On a CPU
+threads share the blocks.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, groupby
+from threading import Barrier
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayesdual.ivon.scratch import spare
+from bayesdual.tensors import fill_, in_memory_order, is_dense
+
+Tensors = list[Tensor]
+CPU_BLOCK = 3 << 17  # numbers: few enough for the cache, and enough to outweigh the calls
+DEVICE_BLOCK = 1 << 24
+FEW_BLOCKS = 4  # so many are done before other threads have woken up
+
+
+class Piece:
+    """A parameter, or a part of one in the order of memory.
+
+    Args:
+        owner: The parameter.
+        part: Which part of it; None: all.
+    """
+
+    def __init__(self, owner: Tensor, part: slice | None = None) -> None:
+        self.owner, self.part = owner, part
+        self.value = self.of(owner.detach())
+        self.size, self.shape = self.value.numel(), self.value.shape
+        self.strides = self.value.stride() if is_dense(self.value) else torch.empty(self.shape, device="meta").stride()
+
+    def of(self, like: Tensor) -> Tensor:
+        """The same part of a tensor of the shape and strides of the parameter."""
+        return like if self.part is None else in_memory_order(like)[self.part]
+
+    def within(self, flat: Tensor, start: int) -> Tensor:
+        """What stands at ``start`` of a flat tensor, in the shape of the piece."""
+        return flat.as_strided(self.shape, self.strides, flat.storage_offset() + start)
+
+
+class Block:
+    """Pieces of parameters of one group, and a flat tensor of each kind of what belongs to them.
+
+    Args:
+        number: Which block this is.
+        group: The group.
+        pieces: The pieces, in the order of the flat tensors.
+        hess: Their Hessians.
+        momentum: Their momenta.
+        buffer: As large.
+    """
+
+    def __init__(
+        self, number: int, group: dict[str, Any], pieces: list[Piece], hess: Tensor, momentum: Tensor, buffer: Tensor
+    ) -> None:
+        self.number, self.group, self.pieces = number, group, pieces
+        self.hess, self.momentum, self.buffer = hess, momentum, buffer
+        self.starts = list(accumulate((piece.size for piece in pieces), initial=0))
+        self.owners = [piece.owner for piece in pieces]
+        self.params = [piece.value for piece in pieces]
+        self.momenta, self.means = self.split(momentum), self.split(buffer)
+        self._spares: dict[tuple[str, int], tuple[Tensor, Tensors]] = {}
+        self.sampled = False
+
+    def split(self, flat: Tensor) -> Tensors:
+        """A flat tensor of the block, piece by piece."""
+        return [piece.within(flat, start) for piece, start in zip(self.pieces, self.starts, strict=False)]
+
+    def parts_of(self, tensors: Mapping[Tensor, Tensor]) -> Tensors:
+        """Of tensors given by parameter, the parts that belong to the pieces."""
+        return [piece.of(tensors[piece.owner]) for piece in self.pieces]
+
+    def spare(self, name: str) -> tuple[Tensor, Tensors]:
+        """A flat tensor for what is needed for a moment, and the same piece by piece."""
+        key = name, threading.get_ident()
+        if key in self._spares:
+            return self._spares[key]
+        flat = spare(name, self.starts[-1], self.hess.dtype, self.hess.device)
+        both = flat, self.split(flat)
+        if flat.device.type == "cpu":  # elsewhere it is to be given back
+            self._spares[key] = both
+        return both
+
+    def having(self, grads: Mapping[Tensor, Tensor]) -> Iterator[Block]:
+        """The stretches of the block whose parameters have a gradient: the block itself, if all have."""
+        if all(p in grads for p in self.owners):
+            yield self
+            return
+        for has, members in groupby(range(len(self.pieces)), lambda i: self.owners[i] in grads):
+            places = list(members)
+            if has:
+                first, stop = places[0], places[-1] + 1
+                stretch = slice(self.starts[first], self.starts[stop])
+                flats = (flat[stretch] for flat in (self.hess, self.momentum, self.buffer))
+                yield Block(self.number, self.group, self.pieces[first:stop], *flats)
+
+
+@dataclass
+class _Place:
+    """Where a parameter and its state were when the blocks were cut."""
+
+    group: dict[str, Any]
+    p: Tensor
+    value: Tensor
+    hess: Tensor
+    momentum: Tensor
+
+    def __post_init__(self) -> None:
+        self._start, self._shape = self.value.data_ptr(), self.value.shape
+
+    def has_moved(self) -> bool:
+        return self.p.data_ptr() != self._start or self.p.shape != self._shape
+
+
+class Layout:
+    """The blocks of some parameters.
+
+    Args:
+        params: The parameters, each with its group.
+        states: ``hess`` and ``momentum`` of each, as far as there are any; afterwards they are parts of the blocks.
+            What is new of a parameter starts with its group's ``hess_init``, and with 0.
+
+    Raises:
+        ValueError: A state is larger than its parameter.
+    """
+
+    def __init__(
+        self, params: list[tuple[dict[str, Any], Tensor]], states: MutableMapping[Tensor, dict[str, Any]]
+    ) -> None:
+        self.places: list[_Place] = []
+        self.blocks: list[Block] = []
+        self.buffers: dict[Tensor, Tensor] = {}
+        alike: dict[Any, list[tuple[dict[str, Any], Tensor]]] = {}
+        for group, p in params:
+            alike.setdefault((id(group), p.device, p.dtype), []).append((group, p))
+        for members in alike.values():
+            self._lay_out(members, states)
+        order = {p: i for i, (_, p) in enumerate(params)}
+        self.places.sort(key=lambda place: order[place.p])
+
+    def _lay_out(
+        self, params: list[tuple[dict[str, Any], Tensor]], states: MutableMapping[Tensor, dict[str, Any]]
+    ) -> None:
+        """Makes the blocks of parameters of one group, device and type."""
+        total = sum(p.numel() for _, p in params)
+        hess, momentum, buffer = flats = [params[0][1].new_empty(total, requires_grad=False) for _ in range(3)]
+        room = CPU_BLOCK if buffer.device.type == "cpu" else DEVICE_BLOCK
+        pieces: list[list[Piece]] = []
+        start = size = 0
+        for group, p in params:
+            whole, state = Piece(p), states[p]
+            for name, flat, fill in (("hess", hess, group["hess_init"]), ("momentum", momentum, 0.0)):
+                mine = whole.within(flat, start)
+                fill_(mine, state.get(name), fill)
+                state[name] = mine
+            self.buffers[p] = whole.within(buffer, start)
+            self.places.append(_Place(group, p, whole.value, state["hess"], state["momentum"]))
+            start += whole.size
+            for piece in [Piece(p, part) for part in _cut(whole.value, room)]:
+                if not pieces or size + piece.size > room:
+                    pieces.append([])
+                    size = 0
+                pieces[-1].append(piece)
+                size += piece.size
+        stop = 0
+        for mine in pieces:
+            start, stop = stop, stop + sum(piece.size for piece in mine)
+            self.blocks.append(Block(len(self.blocks), params[0][0], mine, *(flat[start:stop] for flat in flats)))
+
+    def is_of(
+        self, params: list[tuple[dict[str, Any], Tensor]], states: MutableMapping[Tensor, dict[str, Any]]
+    ) -> bool:
+        """Whether the blocks are those of these parameters and states, and these are where they were."""
+        return len(params) == len(self.places) and all(
+            place.p is p
+            and place.group is group
+            and not place.has_moved()
+            and states[p].get("hess") is place.hess
+            and states[p].get("momentum") is place.momentum
+            for (group, p), place in zip(params, self.places, strict=True)
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """That of the first parameter."""
+        return self.places[0].p.device
+
+    def follow(self) -> None:
+        """Copies what stands in the blocks into parameters that have got new storage."""
+        for place in self.places:
+            if place.has_moved():
+                place.p.copy_(place.value)
+
+    def for_each(self, work: Callable[[Block], None], threads: bool = True) -> None:
+        """Does the work on every block; on a CPU threads share them, unless the work has threads of its own."""
+        hands = min(torch.get_num_threads(), len(self.blocks)) if threads else 1
+        if hands < 2 or len(self.blocks) < FEW_BLOCKS or self.blocks[0].params[0].device.type != "cpu":
+            for block in self.blocks:
+                work(block)
+            return
+        queue = iter(self.blocks)  # hands each block to one thread
+
+        def drain() -> None:
+            with torch.no_grad():  # the mode is the thread's own
+                for block in queue:
+                    work(block)
+
+        pool = _pool(os.getpid(), torch.get_num_threads())
+        tasks = [pool.submit(drain) for _ in range(hands)]
+        try:
+            wait(tasks)
+        except BaseException:  # interrupted: nobody may work on the parameters after this
+            wait(tasks)
+            raise
+        for task in tasks:
+            task.result()
+
+
+def _cut(tensor: Tensor, room: int) -> list[slice | None]:
+    """Parts of at most ``room`` numbers; a tensor that is not dense stays whole."""
+    size = tensor.numel()
+    if size <= room or not is_dense(tensor):
+        return [None]
+    return [slice(start, min(start + room, size)) for start in range(0, size, room)]
+
+
+@lru_cache(maxsize=4)
+def _pool(pid: int, threads: int) -> ThreadPoolExecutor:
+    """A pool of this process (threads do not survive a fork), whose threads do not share out an operation again."""
+    started = Barrier(threads)
+
+    def start() -> None:
+        torch.get_num_threads()  # lets PyTorch set up the thread before it is told otherwise
+        torch.set_num_threads(1)
+        started.wait()
+
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="ivon")
+    wait([pool.submit(start) for _ in range(threads)])
+    torch.set_num_threads(threads)  # what other threads begin with
+    return pool

@@ -1,0 +1,15 @@
+"""K-priors: what stands in for the loss of past data."""
+
+from bayesdual.kprior.diagonal import DiagonalPrior
+from bayesdual.kprior.kronecker import KroneckerPrior, factors, leading_eigenvectors
+from bayesdual.kprior.terms import WeightPrior, function_space_loss, weight_space_loss
+
+__all__ = [
+    "DiagonalPrior",
+    "KroneckerPrior",
+    "WeightPrior",
+    "factors",
+    "function_space_loss",
+    "leading_eigenvectors",
+    "weight_space_loss",
+]

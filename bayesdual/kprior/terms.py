@@ -1,0 +1,78 @@
+"""K-prior: what stands in for the loss of past data once only a memory of it is left.
+
+Khan & Swaroop, "Knowledge-Adaptation Priors", NeurIPS 2021. With M the memory, w_z the number of past examples that
+z stands for, f the logits now and f_old those of the network before, and T a temperature,
+
+    past loss  ~  sum_{z in M} w_z T^2 CE(softmax(f_old(z)/T), softmax(f(z)/T))      function space
+                + 1/2 (theta - theta_old)^T P (theta - theta_old)                    weight space
+
+For a generalised linear model with all data in memory and T = 1, its gradient is that of the past loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bayesdual.posterior import Posterior
+from bayesdual.stream import ExperienceData, Predict
+
+
+class WeightPrior(Protocol):
+    """The posterior of the past as a prior of the weights: ``bayesdual.kprior.KroneckerPrior`` is one."""
+
+    def loss(self, module: nn.Module) -> Tensor | None:
+        """The weight-space term per past example; None before an experience has been learned."""
+
+    def update(
+        self,
+        module: nn.Module,
+        predict: Predict,
+        data: ExperienceData,
+        posterior: Posterior | None,
+        device: torch.device | str,
+        generator: torch.Generator,
+    ) -> None:
+        """Takes in the experience just learned."""
+
+    def to(self, device: torch.device | str) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def function_space_loss(logits: Tensor, old_logits: Tensor, weights: Tensor, temperature: float = 1.0) -> Tensor:
+    """Weighted mean of the cross-entropy with the soft labels: the first term above, for one unit of weight.
+
+    Args:
+        logits: Logits now, shape (B, C).
+        old_logits: Logits of the network before, shape (B, C') with C' <= C: classes that are new since are left out.
+        weights: Weights, shape (B,), of any positive sum.
+        temperature: T; T^2 keeps the gradient's scale.
+    """
+    known = old_logits.shape[1]
+    soft = F.softmax(old_logits / temperature, dim=1)
+    losses = -(soft * F.log_softmax(logits[:, :known] / temperature, dim=1)).sum(1)
+    return temperature**2 * (losses * weights).sum() / weights.sum()
+
+
+def weight_space_loss(module: nn.Module, mean: Mapping[str, Tensor], precision: Mapping[str, Tensor]) -> Tensor:
+    """Half the squared distance of the weights to the old ones, in units of the posterior: the second term above.
+
+    Args:
+        module: The network.
+        mean: Old weights by parameter name; a parameter that has grown since is held where it was.
+        precision: Posterior precision by parameter name, of the shapes of ``mean``.
+    """
+    total = 0.0
+    for name, p in module.named_parameters():
+        if name in mean:
+            old = mean[name]
+            part = p if p.shape == old.shape else p[tuple(slice(n) for n in old.shape)]
+            total = total + (precision[name] * (part - old).square()).sum()
+    return 0.5 * total

@@ -1,0 +1,30 @@
+"""Checkpoints of a stream: after every epoch, and after every experience."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from bayesdual.files import write_whole
+
+
+class StreamCheckpoint(Checkpoint):
+    """Writes ``last.ckpt`` after every epoch, and ``experience_K.ckpt`` after the last epoch of each experience.
+
+    Args:
+        directory: Where to.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        stream = trainer.datamodule
+        last = self.directory / "last.ckpt"
+        trainer.save_checkpoint(last)
+        if stream.epoch == 0 and trainer.is_global_zero:  # the stream has gone on to the next experience
+            copy = self.directory / f"experience_{stream.experience}.ckpt"
+            write_whole(copy, lambda path: shutil.copyfile(last, path))

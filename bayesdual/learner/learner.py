@@ -1,0 +1,341 @@
+"""The Lightning host: one LightningModule that learns a whole stream in a single ``Trainer.fit``."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import statistics
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, Timer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from bayesdual import measures
+from bayesdual.algorithm import BayesDual
+from bayesdual.ivon import IVON, IVONByRule, IVONCallback
+from bayesdual.learner.datamodule import StreamDataModule
+from bayesdual.learner.history import History
+from bayesdual.learner.random_state import random_state, set_random_state
+from bayesdual.memory import IMPOSSIBLE
+from bayesdual.models import evaluating
+from bayesdual.posterior import Posterior
+from bayesdual.stream import Batch, task_classes
+
+
+class Learner(LightningModule):
+    """Learns the experiences of a :class:`StreamDataModule` one after the other, and evaluates after each.
+
+    Args:
+        network: Maps inputs to logits. In a stream with task labels its logits are masked to the task's classes; a
+            network whose ``forward`` takes ``task_labels`` (Avalanche's multi-head modules) gets them instead.
+        algorithm: What is remembered of the past, and how.
+        optimizer: Makes an optimizer of the parameters; None: IVON, with settings that follow from the stream (see
+            ``bayesdual.rule``). IVON gives the posterior that scores examples; with another there is none, and examples
+            are scored by the curvature of their loss.
+        lr_end: Learning rate at the end of each experience, as a share of that at its beginning; it falls linearly.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        algorithm: BayesDual,
+        optimizer: IVONByRule | Callable[[Iterable], Optimizer] | None = None,
+        lr_end: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if lr_end < 0:
+            raise ValueError(f"model.lr_end is {lr_end}: it is a share of the learning rate, 0 or more.")
+        self.network = network
+        self.algorithm = algorithm
+        self.lr_end = lr_end
+        self.history = History()
+        self._make_optimizer = IVONByRule() if optimizer is None else optimizer
+        self.latest_evaluation: dict[str, Any] = {}
+        self._metric: measures.StreamMetric | None = None
+        self._takes_task_labels = "task_labels" in inspect.signature(network.forward).parameters
+        self._random_state: dict[str, Any] | None = None
+        self._loss_sum: Tensor | float = 0.0  # of the epoch: NaN once a loss was
+
+    @property
+    def stream(self) -> StreamDataModule:
+        """The stream being learned.
+
+        Raises:
+            TypeError: The trainer was given other data.
+        """
+        data = self.trainer.datamodule
+        if not isinstance(data, StreamDataModule):
+            raise TypeError("Learner needs a stream: call Trainer.fit(learner, datamodule=StreamDataModule(...)).")
+        return data
+
+    def forward(self, x: Tensor, t: Tensor | None = None) -> Tensor:
+        """Returns logits, shape (B, C).
+
+        Args:
+            x: Inputs as the stream gives them, shape (B, ...): uint8 images are normalised here.
+            t: Task labels, shape (B,); needed in a stream with task labels.
+        """
+        if x.dtype == torch.uint8:
+            x = x.float().div_(255).sub_(self.input_mean).div_(self.input_std)
+        if self._takes_task_labels:
+            return self.network(x, t)
+        logits = self.network(x)
+        return logits if self.task_mask is None else logits.masked_fill(~self.task_mask[t], IMPOSSIBLE)
+
+    def configure_optimizers(self) -> Optimizer:
+        params, make = self.network.parameters(), self._make_optimizer
+        optimizer = make.make(params, *self._size()) if isinstance(make, IVONByRule) else make(params)
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        return optimizer
+
+    def _size(self) -> tuple[float, float]:
+        """Examples and steps of an experience, in the mean over experiences."""
+        stream, trainer = self.stream, self.trainer
+        sizes = stream.describe()["sizes"]
+        batch = stream.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        return statistics.mean(sizes), stream.epochs * statistics.mean(-(-size // batch) for size in sizes)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """IVON has to be told of batches where Lightning computes gradients outside of the optimizer's step."""
+        outside = self.trainer.accumulate_grad_batches > 1 or self.trainer.precision == "16-mixed"
+        return [IVONCallback()] if outside else []
+
+    def setup(self, stage: str) -> None:
+        stream = self.stream
+        train = stream.stream("train")
+        for module in self.network.modules():  # Avalanche's growing heads: grown before the optimizer is made
+            if hasattr(module, "adaptation"):
+                for experience in train:
+                    module.adaptation(experience)
+        sample = stream.evaluation_data("test")[0]
+        channels = (-1, *[1] * (sample.take(torch.arange(1)).dim() - 2))
+        self.register_buffer("input_mean", torch.tensor(getattr(sample, "mean", ())).view(channels), False)
+        self.register_buffer("input_std", torch.tensor(getattr(sample, "std", ())).view(channels), False)
+        self.register_buffer("task_mask", None)
+        n_logits = self._count_logits(sample)
+        n_classes = 1 + max(c for classes in stream.describe()["classes"] for c in classes)
+        if n_logits < n_classes:
+            raise ValueError(
+                f"model.network gives {n_logits} logits but data.benchmark has {n_classes} classes: "
+                "give the network as many."
+            )
+        stream.check_labels(n_logits)
+        if not self._takes_task_labels:
+            self.task_mask = task_classes(train, n_logits)
+        if stage == "fit":
+            budget = self.algorithm.memory.budget
+            if 0 < budget < n_classes:
+                raise ValueError(
+                    f"memory_size is {budget}, but data.benchmark has {n_classes} classes: "
+                    "give it at least one example per class, or 0 for no memory."
+                )
+            if stream.finished and self.trainer.ckpt_path is None:
+                self._start_anew(stream)
+            _arrange(self.trainer, stream)
+
+    def _start_anew(self, stream: StreamDataModule) -> None:
+        """Goes back to the first experience of a stream that another learner has learned."""
+        if self.history.accuracy:
+            raise ValueError("this Learner has learned the stream already: make a new one, or a new StreamDataModule.")
+        if self.algorithm.memory.counts:
+            raise ValueError("this algorithm has learned the stream already: make a new one for each Learner.")
+        stream.restart()
+
+    # -- training
+
+    def on_fit_start(self) -> None:
+        self.history.start("total")
+        self._agree()
+
+    def on_train_start(self) -> None:
+        if self._random_state is not None:
+            set_random_state(self._random_state)
+            self._random_state = None
+
+    def on_train_epoch_start(self) -> None:
+        self._loss_sum = 0.0
+        self.algorithm.begin_experience(
+            self.stream.train_data(), self.device, self.trainer.global_rank, self.trainer.world_size
+        )
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        done = (self.stream.epoch + batch_idx / self.trainer.num_training_batches) / self.stream.epochs
+        for group in self._optimizer().param_groups:
+            group["lr"] = group["initial_lr"] * (1 + (self.lr_end - 1) * done)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
+        loss, parts = self.algorithm.loss(self.network, self, *batch)
+        self._loss_sum = self._loss_sum + loss.detach()
+        every = self.trainer.log_every_n_steps
+        if every and self.trainer.global_step % every == 0:
+            self._check_loss()
+            lr = self._optimizer().param_groups[0]["lr"]
+            self._log({"loss/total": loss.detach(), "learning_rate": lr} | {f"loss/{k}": v for k, v in parts.items()})
+        return loss
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().optimizer_step(*args, **kwargs)
+        except FloatingPointError as error:  # IVON refuses gradients that are not finite
+            self._check_loss()
+            raise FloatingPointError(f"{error} This was in {self._place()}; lower model.optimizer's lr.") from error
+
+    def on_train_epoch_end(self) -> None:
+        self._check_loss()
+        if self.stream.last_epoch_of_experience:
+            with self.history.timing("memory"):
+                self._end_experience()
+                self._agree()
+            memory = self.algorithm.memory
+            self._log({"memory/exemplars": len(memory), "memory/examples_seen": memory.examples_seen})
+        self.stream.advance()
+
+    def on_train_end(self) -> None:
+        self.history.stop("total")
+
+    def posterior(self) -> Posterior | None:
+        """The posterior over the weights of ``network``, or None if the optimizer has none."""
+        optimizer = self._optimizer()
+        return Posterior.from_optimizer(self.network, optimizer) if isinstance(optimizer, IVON) else None
+
+    def _optimizer(self) -> Optimizer:
+        return self.optimizers(use_pl_optimizer=False)
+
+    def _end_experience(self) -> None:
+        stream = self.stream
+        with evaluating(self.network):
+            self.algorithm.end_experience(
+                self.network, self, stream.train_data(), stream.experience, self.posterior(), self.device
+            )
+
+    def _agree(self) -> None:
+        """Gives all processes the memory, the random draws to come and the order of examples that the first one has."""
+        if self.trainer.world_size > 1:
+            first = self.trainer.strategy.broadcast((self.algorithm.state_dict(), self.stream.state_dict()))
+            self.algorithm.load_state_dict(first[0])
+            self.stream.load_state_dict(first[1])
+
+    def _check_loss(self) -> None:
+        if not math.isfinite(float(self._loss_sum)):
+            raise FloatingPointError(
+                f"the loss became {float(self._loss_sum)} in {self._place()}: lower model.optimizer's lr; the last "
+                "checkpoint is from before it."
+            )
+
+    def _place(self) -> str:
+        return f"experience {self.stream.experience + 1}, epoch {self.stream.epoch + 1}"
+
+    # -- evaluation
+
+    def on_validation_start(self) -> None:
+        self._check_loss()  # Lightning evaluates before the epoch ends
+        self.history.start("evaluation")
+        self._metric = measures.StreamMetric(self.stream.n_experiences).to(self.device)
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        x, y, t = batch
+        self._metric.update(self(x, t).softmax(1), y, dataloader_idx)
+
+    def on_validation_end(self) -> None:
+        self.latest_evaluation = self._metric.compute()
+        self.history.stop("evaluation")
+        if self.trainer.state.fn == TrainerFn.FITTING and not math.isfinite(self.latest_evaluation["nll"]):
+            self._loss_sum = self.latest_evaluation["nll"]  # the last step broke the network
+            self._check_loss()
+        if self.trainer.sanity_checking:  # also when a run is resumed, and then not untrained
+            self.history.untrained = self.history.untrained or self.latest_evaluation["accuracy"]
+        elif self.trainer.state.fn == TrainerFn.FITTING:
+            self.history.record(self.latest_evaluation)
+            matrix = self.history.accuracy
+            self._log(
+                {f"accuracy/experience_{j + 1}": a for j, a in enumerate(matrix[-1])}
+                | {"average_accuracy": measures.average_accuracy(matrix), "forgetting": measures.forgetting(matrix)}
+                | {"average_accuracy_seen": measures.average_seen_accuracy(matrix)}
+                | {"nll": self.history.nll, "ece": self.history.ece}
+            )
+
+    on_test_start = on_validation_start
+    test_step = validation_step
+
+    def on_test_end(self) -> None:
+        self.latest_evaluation = self._metric.compute()
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Returns ``probabilities`` (B, C) and labels ``y`` (B,)."""
+        x, y, t = batch
+        return {"probabilities": self(x, t).softmax(1), "y": y}
+
+    # -- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["bayesdual"] = {
+            "algorithm": self.algorithm.state_dict(),
+            "history": self.history.state_dict(),
+            "random_state": random_state(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores what is not weights or optimizer state.
+
+        Raises:
+            ValueError: The checkpoint is of another network or memory, or was not made by a ``Learner``.
+        """
+        state = checkpoint.get("bayesdual")
+        if state is None:
+            raise ValueError("the checkpoint was not made by bayesdual: give one from the checkpoints/ of a run.")
+        ours = {name: tuple(v.shape) for name, v in self.state_dict().items()}
+        theirs = {name: tuple(v.shape) for name, v in checkpoint["state_dict"].items()}
+        different = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
+        if different:
+            n = different[0]
+            raise ValueError(
+                f"the checkpoint is of another model: {n} has shape {theirs.get(n)} there and {ours.get(n)} in "
+                "model.network; give the configuration that the checkpoint was made with."
+            )
+        self.algorithm.load_state_dict(state["algorithm"])
+        self.history.load_state_dict(state["history"])
+        self._random_state = state["random_state"]
+
+    def _log(self, values: dict[str, Any]) -> None:
+        """Writes scalars at the global step: one axis for the whole stream."""
+        for logger in self.trainer.loggers:
+            logger.log_metrics({k: float(v) for k, v in values.items()}, self.trainer.global_step)
+
+    def _count_logits(self, data: Any) -> int:
+        x = data.take(torch.arange(1))
+        try:
+            with torch.no_grad(), evaluating(self.network):
+                logits = self(x, data.t[:1])
+        except RuntimeError as error:
+            raise ValueError(
+                f"model.network does not take the inputs of data.benchmark, of shape {tuple(x.shape[1:])} ({error})."
+            ) from error
+        return logits.shape[1]
+
+
+def _arrange(trainer: Trainer, stream: StreamDataModule) -> None:
+    """Makes one ``fit`` of the trainer cover the stream: evaluation and loaders follow the experiences.
+
+    Raises:
+        ValueError: The trainer is to stop before the first epoch, or in the middle of one.
+    """
+    wanted = trainer.fit_loop.max_epochs
+    if trainer.fast_dev_run or trainer.max_steps != -1 or any(isinstance(c, Timer) for c in trainer.callbacks):
+        raise ValueError(
+            "trainer.max_steps, max_time and fast_dev_run stop in the middle of an epoch, which a stream cannot go on "
+            "from: give trainer.max_epochs, or fewer data.epochs."
+        )
+    if wanted == 0:
+        raise ValueError("trainer.max_epochs is 0: leave it out to learn the whole stream, or give at least 1.")
+    total = stream.n_experiences * stream.epochs
+    trainer.fit_loop.max_epochs = total if wanted in (None, -1) else min(wanted, total)
+    trainer.check_val_every_n_epoch = stream.epochs
+    trainer.reload_dataloaders_every_n_epochs = 1  # each epoch's loader is built from the stream's state
+    trainer.num_sanity_val_steps = float("inf")  # evaluates the untrained network, for forward transfer

@@ -1,0 +1,56 @@
+"""Measures of continual learning, and the counts they are computed from.
+
+With R (E x E) the accuracy matrix, R[i, j] the accuracy on the test stream of experience j after learning
+experience i, and b (E) the accuracies of the untrained network (Lopez-Paz & Ranzato, NeurIPS 2017; Chaudhry et
+al., ECCV 2018):
+
+    average accuracy   A   = 1/E     sum_j  R[E-1, j]
+    forgetting         F   = 1/(E-1) sum_{j<E-1}  max_{j<=i<E-1} R[i, j] - R[E-1, j]
+    backward transfer  BWT = 1/(E-1) sum_{j<E-1}  R[E-1, j] - R[j, j]
+    forward transfer   FWT = 1/(E-1) sum_{j>0}    R[j-1, j] - b[j]
+
+Calibration (Guo et al., ICML 2017), over bins of the confidence c = max_k p_k, with n_b examples, mean confidence
+c_b and accuracy a_b in bin b:    ECE = sum_b n_b/n |a_b - c_b|.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Matrix = Sequence[Sequence[float]]
+
+
+def average_accuracy(accuracy: Matrix) -> float:
+    """Mean of the last row of the accuracy matrix: accuracy over experiences, after the last row's experience."""
+    return sum(accuracy[-1]) / len(accuracy[-1])
+
+
+def average_seen_accuracy(accuracy: Matrix) -> float:
+    """Mean of the last row over the experiences learned so far (as many as there are rows)."""
+    seen = accuracy[-1][: len(accuracy)]
+    return sum(seen) / len(seen)
+
+
+def forgetting(accuracy: Matrix) -> float:
+    """Mean drop from the best accuracy an experience ever had to its last; 0 for a single experience."""
+    last = len(accuracy) - 1
+    drops = [max(accuracy[i][j] for i in range(j, last)) - accuracy[last][j] for j in range(last)]
+    return sum(drops) / max(len(drops), 1)
+
+
+def backward_transfer(accuracy: Matrix) -> float:
+    """Mean change of an experience's accuracy from just after it was learned to the end; 0 for one experience."""
+    last = len(accuracy) - 1
+    changes = [accuracy[last][j] - accuracy[j][j] for j in range(last)]
+    return sum(changes) / max(len(changes), 1)
+
+
+def forward_transfer(accuracy: Matrix, untrained: Sequence[float]) -> float:
+    """Mean gain over the untrained network just before an experience is learned; 0 for one experience.
+
+    Args:
+        accuracy: Accuracy matrix (E x E).
+        untrained: Accuracy of the untrained network on each experience (E).
+    """
+    gains = [accuracy[j - 1][j] - untrained[j] for j in range(1, len(accuracy))]
+    return sum(gains) / max(len(gains), 1)

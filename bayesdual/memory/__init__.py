@@ -1,0 +1,46 @@
+"""The memory of exemplars: its budget, what is kept, how it is merged, and what it says."""
+
+from bayesdual.memory.exemplars import IMPOSSIBLE, Exemplars, concatenate
+from bayesdual.memory.memory import FORMAT, Memory
+from bayesdual.memory.selection import (
+    Candidates,
+    Selection,
+    choose,
+    coverage,
+    dual_coverage,
+    herding,
+    random_selection,
+    score_sampling,
+    top_score,
+)
+from bayesdual.memory.shares import fair_shares, quotas
+from bayesdual.memory.soft_labels import mean_predictions
+from bayesdual.memory.spread import Spread
+from bayesdual.memory.vectors import Condensation, Condensed, Merging, can_be_averaged, cell_means, memory_vectors
+
+__all__ = [
+    "Candidates",
+    "Condensation",
+    "Condensed",
+    "Exemplars",
+    "FORMAT",
+    "IMPOSSIBLE",
+    "Memory",
+    "Merging",
+    "Selection",
+    "Spread",
+    "can_be_averaged",
+    "cell_means",
+    "choose",
+    "concatenate",
+    "coverage",
+    "dual_coverage",
+    "fair_shares",
+    "herding",
+    "mean_predictions",
+    "memory_vectors",
+    "quotas",
+    "random_selection",
+    "score_sampling",
+    "top_score",
+]

@@ -1,0 +1,64 @@
+"""How a budget of exemplars is shared out over classes, and over the experiences that brought them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from hashlib import sha256
+
+
+def fair_shares(available: Sequence[int], budget: int) -> list[int]:
+    """Shares a budget out as equally as what is available allows.
+
+    Args:
+        available: How many each could take.
+        budget: How many there are to give.
+
+    Returns:
+        How many each gets: at most what it could take, differing by at most 1 between those that could take
+        more, in all ``min(budget, sum(available))``. What does not divide goes to the first.
+    """
+    shares = [0] * len(available)
+    left = min(budget, sum(available))
+    while left > 0:
+        unfilled = [i for i, a in enumerate(available) if shares[i] < a]
+        each = max(1, left // len(unfilled))
+        for i in unfilled[:left]:
+            given = min(each, available[i] - shares[i])
+            shares[i] += given
+            left -= given
+    return shares
+
+
+def quotas(available: dict[tuple[int, int], int], budget: int) -> dict[tuple[int, int], int]:
+    """How many exemplars each (class, experience) may keep.
+
+    Args:
+        available: Number of candidates by (class, experience).
+        budget: Size of the memory.
+    """
+    classes = sorted({c for c, _ in available})
+    groups = {c: sorted((e for k, e in available if k == c), key=lambda e: draw_order(c, e)) for c in classes}
+    sums = by_class(available)
+    of_class = fair_shares([sums[c] for c in classes], budget)
+    result = {}
+    for c, share in zip(classes, of_class, strict=True):
+        for e, n in zip(groups[c], fair_shares([available[c, e] for e in groups[c]], share), strict=True):
+            result[c, e] = n
+    return result
+
+
+def draw_order(label: int, experience: int) -> bytes:
+    """Which experiences of a class come first: as if drawn, so that neither age nor class matters, and for good.
+
+    In an order that changed as experiences come, places would fall to some whose exemplars are gone.
+    """
+    return sha256(f"{label}/{experience}".encode()).digest()
+
+
+def by_class(counts: dict[tuple[int, int], int]) -> Counter[int]:
+    """Sums of what is given by (class, experience)."""
+    sums = Counter[int]()
+    for (c, _), n in counts.items():
+        sums[c] += n
+    return sums

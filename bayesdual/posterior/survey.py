@@ -1,0 +1,60 @@
+"""One pass through an experience: what the network and its posterior say of each example."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bayesdual.posterior.gaussian import Posterior
+from bayesdual.posterior.last_layer import watching_last_linear
+from bayesdual.posterior.sensitivity import curvature, leverage
+from bayesdual.stream import ExperienceData, Predict
+
+SCORING_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the model says of examples of an experience once it is learned, aligned with them.
+
+    Attributes:
+        logits: Shape (N, C).
+        features: Inputs of the last layer, shape (N, D).
+        scores: Leverage of each example under the posterior's last layer, shape (N,); the sum of its lambda where
+            there is no posterior of a last layer.
+    """
+
+    logits: Tensor
+    features: Tensor
+    scores: Tensor
+
+
+def score_examples(
+    module: nn.Module,
+    predict: Predict,
+    data: ExperienceData,
+    rows: Tensor,
+    posterior: Posterior | None,
+    device: torch.device | str,
+) -> Scored:
+    """Goes once through some examples of an experience and notes what the model and its posterior say of each.
+
+    Where there is no linear layer that sees all examples of a batch at once, the logits serve as features.
+    """
+    logits, features, scores = [], [], []
+    weights = {} if posterior is None else posterior.variance
+    with watching_last_linear(module) as last:
+        for part in rows.split(SCORING_BATCH):
+            f = predict(data.take(part).to(device), data.t[part].to(device)).float()
+            p = f.softmax(1)
+            variance = last.variance(weights)
+            logits.append(f)
+            alike = last.features is not None and len(last.features) == len(f)
+            features.append(last.features.flatten(1).float() if alike else f)
+            if variance is None or variance.shape != p.shape:
+                scores.append(curvature(p).sum(1))
+            else:
+                scores.append(leverage(p, variance))
+    return Scored(torch.cat(logits), torch.cat(features), torch.cat(scores))

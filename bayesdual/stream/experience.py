@@ -1,0 +1,146 @@
+"""What a stream of experiences looks like to a learner: labelled tensors, or a dataset behind a loader.
+
+An Avalanche benchmark gives experiences with a ``dataset``. Small data is better held as tensors and batched by
+indexing: an experience that can give its data that way has a method ``tensors() -> TensorData``, as all of
+``bayesdual.scenarios`` do. Anything else is read through a ``DataLoader``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""Inputs as the stream gives them (B, ...) and task labels (B,) to logits (B, C)."""
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Inputs (B, ...), labels (B,) and task labels (B,)."""
+
+
+class ExperienceData(Protocol):
+    """The examples of one experience, in a fixed order."""
+
+    y: Tensor
+    t: Tensor
+    index: Tensor
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Returns the inputs of some examples, shape (len(rows), ...), without augmentation."""
+
+
+@dataclass(frozen=True)
+class TensorData:
+    """The examples of one experience, held as tensors.
+
+    Attributes:
+        x: Inputs, shape (N, ...), raw: uint8 images are normalised on the device, in the learner.
+        y: Labels, shape (N,), int64.
+        t: Task labels, shape (N,), int64 (all 0 in a stream without task labels).
+        index: Position of each example in the source dataset, shape (N,), int64.
+        mean: Per-channel mean of the inputs, on the scale 0..1; empty when ``x`` is used as it is.
+        std: Per-channel standard deviation, on the scale 0..1; empty when ``x`` is used as it is.
+    """
+
+    x: Tensor
+    y: Tensor
+    t: Tensor
+    index: Tensor
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, rows: Tensor) -> Tensor:
+        return self.x[rows]
+
+
+class DatasetData:
+    """The examples of one experience behind an Avalanche dataset.
+
+    Args:
+        dataset: The experience's dataset; its items are (input, label, task label).
+        name: What to call it in an error.
+
+    Raises:
+        ValueError: The dataset has no targets.
+    """
+
+    def __init__(self, dataset: Any, name: str) -> None:
+        if not hasattr(dataset, "targets"):
+            raise ValueError(
+                f"the dataset of {name} has no targets: make it with avalanche.benchmarks.utils."
+                "as_classification_dataset, or give each experience a method tensors()."
+            )
+        self.dataset = dataset
+        self.plain = dataset.eval() if hasattr(dataset, "eval") else dataset
+        self.y = torch.as_tensor(list(dataset.targets), dtype=torch.int64)
+        tasks = getattr(dataset, "targets_task_labels", None)
+        self.t = torch.zeros_like(self.y) if tasks is None else torch.as_tensor(list(tasks), dtype=torch.int64)
+        self.index = torch.arange(len(self.y))
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, rows: Tensor) -> Tensor:
+        return torch.stack([torch.as_tensor(self.plain[int(i)][0]) for i in rows])
+
+
+def experience_data(experience: Any) -> TensorData | DatasetData:
+    """Returns the data of an Avalanche experience, as tensors if it can give them."""
+    if hasattr(experience, "tensors"):
+        return experience.tensors()
+    name = f"experience {experience.current_experience} of the benchmark"
+    if not hasattr(experience, "dataset"):
+        raise ValueError(f"{name} has no dataset: give a benchmark for supervised learning.")
+    return DatasetData(experience.dataset, name)
+
+
+def task_classes(experiences: Any, n_classes: int) -> Tensor | None:
+    """Which classes each task label can be, or None for a stream without task labels.
+
+    Args:
+        experiences: All experiences of the training stream.
+        n_classes: Number of logits.
+
+    Returns:
+        Booleans, shape (largest task label + 1, n_classes).
+    """
+    labels: dict[int, set[int]] = {}
+    for experience in experiences:
+        for task in getattr(experience, "task_labels", [0]):
+            labels.setdefault(int(task), set()).update(classes_of(experience))
+    if len(labels) < 2:
+        return None
+    mask = torch.zeros(max(labels) + 1, n_classes, dtype=torch.bool)
+    for task, classes in labels.items():
+        mask[task, sorted(classes)] = True
+    return mask
+
+
+def classes_of(experience: Any) -> list[int]:
+    """The classes that an experience has examples of, in ascending order."""
+    with suppress(AttributeError):
+        return sorted(int(c) for c in experience.classes_in_this_experience)
+    return sorted(int(c) for c in experience_data(experience).y.unique())
+
+
+def normalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Returns (x / 255 - mean) / std as float32, channel by channel.
+
+    Args:
+        x: uint8 images, shape (..., C, H, W).
+        mean: Mean of each of the C channels, on the scale 0..1.
+        std: Standard deviation of each of the C channels, on the scale 0..1.
+    """
+    return x.to(torch.float32).div_(255).sub_(_per_channel(mean, x.device)).div_(_per_channel(std, x.device))
+
+
+@lru_cache(maxsize=64)
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)

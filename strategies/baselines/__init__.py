@@ -1,0 +1,6 @@
+"""Avalanche's strategies as baselines in a comparison: with the model, stream, epochs, memory and measures of ours."""
+
+from bayesdual.strategies.baselines.methods import BASELINES, baseline_named, bound
+from bayesdual.strategies.baselines.run import learn, plan
+
+__all__ = ["BASELINES", "baseline_named", "bound", "learn", "plan"]

@@ -1,0 +1,578 @@
+"""The command line as a stranger tries it: what it does, what it leaves, and what it says of bad input."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from bayesdual.__main__ import main
+from bayesdual.configuration import CommandLineError, Setting, arguments, failure, messages, parsing_complaint
+from bayesdual.memory import Memory
+
+TINY = """
+seed_everything: 0
+data:
+  benchmark:
+    class_path: bayesdual.scenarios.SplitDigits
+    init_args: {n_experiences: 5, validation: 0.2}
+  epochs: 1
+  batch_size: 64
+model:
+  network:
+    class_path: bayesdual.models.MLP
+    init_args: {in_features: 64, hidden: [32], n_classes: 10}
+  algorithm:
+    class_path: bayesdual.algorithm.BayesDual
+    init_args: {memory_size: 50}
+  optimizer:
+    class_path: bayesdual.IVON
+    init_args: {lr: 0.1, ess: 1000, hess_init: 0.1}
+"""
+
+
+def call(*argv):
+    """Runs the command line in this process: status, standard output and standard error."""
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = main([str(word) for word in argv])
+    return status, out.getvalue(), err.getvalue()
+
+
+def refused(*argv, status=2):
+    """Runs what must fail in one sentence, and returns the sentence."""
+    got, out, err = call(*argv)
+    assert got == status, err
+    assert err.startswith("bayesdual: ") and err.endswith(("." + os.linesep, "?" + os.linesep)), err
+    assert err.count("\n") == 1 and "Traceback" not in err
+    assert "run directory" not in out
+    return err.removeprefix("bayesdual: ").strip()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder to work in, with ``tiny.yaml``."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """A folder in which ``fit --config tiny.yaml`` was run, and what it printed."""
+    folder = tmp_path_factory.mktemp("learned")
+    (folder / "tiny.yaml").write_text(TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        status, out, err = call("fit", "--config", "tiny.yaml")
+    assert status == 0, err
+    return folder, out, err
+
+
+@pytest.fixture
+def in_learned(learned, monkeypatch):
+    monkeypatch.chdir(learned[0])
+    return Path("runs/tiny-1")
+
+
+def config_of(out):
+    return yaml.safe_load(out)
+
+
+# ----------------------------------------------------------------------- what a run says and leaves
+
+
+def test_output_is_quiet_and_ends_with_the_run_directory(learned):
+    folder, out, err = learned
+    lines = out.splitlines()
+    assert err == ""
+    assert lines[-1] == "run directory: runs/tiny-1"
+    assert sum(line.startswith("experience ") and "learned" in line for line in lines) == 5
+    assert all(len(line) <= 80 for line in lines)
+    assert "warn" not in out.lower()
+
+
+def test_the_accuracy_matrix_is_printed_as_it_is_in_the_results(learned):
+    folder, out, _ = learned
+    matrix = json.loads((folder / "runs/tiny-1/results.json").read_text())["accuracy_matrix"]
+    final = [f"{a:.3f}" for a in matrix[-1]]
+    assert re.search(r"^ *5 +" + " +".join(map(re.escape, final)), out, re.MULTILINE)
+
+
+def test_results_hold_what_is_promised(learned):
+    results = json.loads((learned[0] / "runs/tiny-1/results.json").read_text())
+    promised = {
+        "average_accuracy",
+        "forgetting",
+        "backward_transfer",
+        "forward_transfer",
+        "accuracy_matrix",
+        "nll",
+        "ece",
+    }
+    promised |= {"memory_size", "seconds_total", "seconds_training", "seconds_evaluation", "seconds_memory", "seed"}
+    assert not [key for key in (*promised, "versions") if results.get(key) is None]
+    assert results["average_accuracy"] == pytest.approx(sum(results["accuracy_matrix"][-1]) / 5)
+    assert results["memory_size"] == 50 and results["seed"] == 0
+    assert results["seconds_total"] >= results["seconds_training"] > 0
+
+
+def test_scalars_share_one_step_axis(learned):
+    events = EventAccumulator(str(learned[0] / "runs/tiny-1"))
+    events.Reload()
+    tags = events.Tags()["scalars"]
+    expected = {"loss/total", "loss/new", "loss/labels", "learning_rate", "average_accuracy", "forgetting"}
+    assert expected | {"memory/exemplars", *(f"accuracy/experience_{k}" for k in range(1, 6))} <= set(tags)
+    steps = [event.step for event in events.Scalars("average_accuracy")]
+    assert steps == sorted(set(steps)) and len(steps) == 5
+    assert events.Scalars("loss/total")[-1].step <= steps[-1] <= events.Scalars("memory/exemplars")[-1].step
+
+
+def test_run_directory_holds_checkpoints_memory_and_the_resolved_configuration(learned):
+    run = learned[0] / "runs/tiny-1"
+    names = {path.name for path in (run / "checkpoints").iterdir()}
+    assert names == {"last.ckpt", *(f"experience_{k}.ckpt" for k in range(1, 6))}
+    assert len(Memory.load(run / "memory.safetensors")) == 50
+    config = config_of((run / "config.yaml").read_text())
+    assert config["data"]["benchmark"]["init_args"]["n_experiences"] == 5
+    assert config["model"]["optimizer"]["init_args"]["mc_samples"] == 1  # a default, spelled out
+    assert not [path for path in run.rglob(".*")]  # no temporary file
+
+
+def test_evaluating_the_last_checkpoint_gives_the_accuracy_of_the_run(in_learned):
+    results = json.loads((in_learned / "results.json").read_text())
+    status, out, _ = call("test", "--config", "tiny.yaml", "--ckpt_path", "last")
+    assert status == 0
+    assert re.search(rf"average +{results['average_accuracy']:.4f}", out)
+    assert re.search(rf"NLL +{results['nll']:.4f}", out)
+
+
+def test_a_run_is_found_by_its_own_configuration_from_another_folder(learned, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = learned[0] / "runs/tiny-1/config.yaml"
+    for command in ("test", "validate"):
+        status, out, err = call(command, "--config", config, "--ckpt_path", "last")
+        assert status == 0, err
+        assert "average" in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_earlier_checkpoint_can_be_evaluated_by_file(in_learned):
+    results = json.loads((in_learned / "results.json").read_text())
+    status, out, _ = call(
+        "test", "--config", "tiny.yaml", "--data.epochs", 3, "--ckpt_path", in_learned / "checkpoints/experience_2.ckpt"
+    )
+    assert status == 0
+    assert re.search(rf"average +{sum(results['accuracy_matrix'][1]) / 5:.4f}", out)
+
+
+def test_predictions_have_one_row_for_each_test_example(in_learned):
+    status, out, _ = call("predict", "--config", "tiny.yaml", "--ckpt_path", "last")
+    assert status == 0 and out.splitlines()[-1] == "predictions: runs/tiny-1/predictions.csv"
+    rows = list(csv.DictReader((in_learned / "predictions.csv").open()))
+    results = json.loads((in_learned / "results.json").read_text())
+    first = [row for row in rows if row["experience"] == "1"]
+    hits = [row["label"] == row["prediction"] for row in first]
+    assert len(rows) == 359
+    assert sum(hits) / len(hits) == pytest.approx(results["accuracy_matrix"][-1][0])
+    assert all(0 <= float(row["probability"]) <= 1 for row in rows)
+
+
+def test_a_stopped_run_goes_on_to_the_same_results(here, learned):
+    assert call("fit", "--config", "tiny.yaml", "--trainer.max_epochs", 2)[0] == 0
+    status, out, err = call("fit", "--config", "tiny.yaml", "--ckpt_path", "last")
+    assert status == 0, err
+    assert out.splitlines()[-1] == "run directory: runs/tiny-1"
+    ours, theirs = (json.loads((f / "runs/tiny-1/results.json").read_text()) for f in (here, learned[0]))
+    assert ours["accuracy_matrix"] == theirs["accuracy_matrix"] and ours["nll"] == theirs["nll"]
+    config = config_of(Path("runs/tiny-1/config.yaml").read_text())
+    assert "ckpt_path" not in config  # it says how to run, not how it was resumed
+
+
+def test_a_given_directory_is_not_overwritten(in_learned):
+    text = refused("fit", "--config", "tiny.yaml", "--run_dir", in_learned)
+    assert "already holds a run" in text
+
+
+def test_runs_are_numbered_and_only_those_with_a_validation_stream_can_be_validated(in_learned):
+    flags = ["--data.benchmark.init_args.n_experiences", 1, "--data.benchmark.init_args.validation", 0]
+    status, out, _ = call("fit", "--config", "tiny.yaml", *flags)
+    assert status == 0 and out.splitlines()[-1] == "run directory: runs/tiny-2"
+    text = refused(
+        "validate", "--config", "tiny.yaml", "--run_dir", "runs/tiny-2", "--ckpt_path", "last", *flags, status=1
+    )
+    assert "no experiences in a stream 'valid'" in text and "--data.benchmark.init_args.validation 0.1" in text
+
+
+# ----------------------------------------------------------------------- settings from files and flags
+
+
+def test_help_names_commands_and_settings():
+    status, out, _ = call("--help")
+    assert status == 0 and all(command in out for command in ("fit", "validate", "test", "predict"))
+    status, out, _ = call("fit", "--help")
+    assert status == 0 and all(f"--{key}" in out for key in ("data.epochs", "model.lr_end", "run_dir", "threads"))
+
+
+def test_later_files_and_flags_override_earlier_ones(here):
+    Path("overlay.yaml").write_text(
+        "data: {epochs: 2, batch_size: 8}\nmodel: {algorithm: {init_args: {memory_size: 70}}}"
+    )
+    _, out, _ = call(
+        "fit", "--config", "tiny.yaml", "--config", "overlay.yaml", "--data.batch_size=9", "--print_config"
+    )
+    config = config_of(out)
+    assert (config["data"]["epochs"], config["data"]["batch_size"]) == (2, 9)
+    assert config["model"]["algorithm"]["init_args"]["memory_size"] == 70
+    assert not Path("runs").exists()
+
+
+def test_every_shipped_configuration_and_overlay_parses_from_any_folder(here):
+    folder = Path(arguments.resources.files("bayesdual.configs"))
+    runs = [path for path in folder.glob("*.yaml") if not path.name.startswith("compare_")]
+    commands = [["--config", f"configs/{path.name}"] for path in runs]
+    for path in folder.glob("methods/*.yaml"):
+        commands.append([*commands[0], "--config", f"configs/methods/{path.name}"])
+    for command in commands:
+        status, out, err = call("fit", *command, "--print_config")
+        assert status == 0, (command, err)
+        assert config_of(out)["data"]["benchmark"]["class_path"].startswith("bayesdual.scenarios.")
+
+
+def test_interpolations_mean_the_final_value(here):
+    Path("overlay.yaml").write_text(
+        "data:\n  epochs: ${data.batch_size}\n  benchmark: {init_args: {seed: '${seed_everything}'}}\n"
+        "model:\n  lr_end: ${oc.env:LR_END_OF_TEST}\n"
+    )
+    os.environ["LR_END_OF_TEST"] = "0.25"
+    argv = ["fit", "--config", "tiny.yaml", "--config", "overlay.yaml", "--print_config", "--seed_everything", 5]
+    config = config_of(call(*argv, "--model.algorithm.init_args.memory_size", "${data.batch_size}")[1])
+    assert config["data"]["epochs"] == 64
+    assert config["data"]["benchmark"]["init_args"]["seed"] == 5
+    assert config["model"]["algorithm"]["init_args"]["memory_size"] == 64
+    assert config["model"]["lr_end"] == 0.25
+
+
+def test_benchmark_flags_replace_name_and_arguments(here):
+    Path("order.yaml").write_text("data: {benchmark: {init_args: {class_order: [1, 0, 2, 3, 4, 5, 6, 7, 8, 9]}}}")
+    argv = ["fit", "--config", "tiny.yaml", "--config", "order.yaml", "--print_config"]
+    argv += ["--data.benchmark", "bayesdual.scenarios.PermutedDigits"]
+    benchmark = config_of(call(*argv, "--data.benchmark.init_args.n_experiences=3")[1])["data"]["benchmark"]
+    assert benchmark["class_path"] == "bayesdual.scenarios.PermutedDigits"
+    assert benchmark["init_args"]["n_experiences"] == 3
+    assert benchmark["init_args"]["validation"] == 0.2  # the new one takes it as well
+    assert "class_order" not in benchmark["init_args"]
+    flag = ["--data.benchmark.init_args.class_order", "[9,8,7,6,5,4,3,2,1,0]"]
+    benchmark = config_of(call("fit", "--config", "tiny.yaml", "--print_config", *flag)[1])["data"]["benchmark"]
+    assert benchmark["class_path"] == "bayesdual.scenarios.SplitDigits"
+    assert benchmark["init_args"]["class_order"] == list(range(9, -1, -1))
+    assert benchmark["init_args"]["validation"] == 0.2
+
+
+@pytest.mark.parametrize("name", ["SplitMNIST", "PermutedMNIST", "SplitCIFAR100"])
+def test_benchmarks_of_avalanche_are_taken(here, name):
+    flags = ["--data.benchmark", f"avalanche.benchmarks.classic.{name}", "--data.benchmark.init_args.n_experiences", 5]
+    status, out, err = call("fit", "--config", "tiny.yaml", *flags, "--print_config")
+    assert (status, err) == (0, "")
+    benchmark = config_of(out)["data"]["benchmark"]
+    assert benchmark["class_path"].endswith(name) and benchmark["init_args"]["n_experiences"] == 5
+    assert "Unable" not in out  # transforms, which YAML cannot say, are left at their defaults
+
+
+def test_a_benchmark_of_a_module_outside_the_repository(here):
+    module = here / "elsewhere"
+    module.mkdir()
+    (module / "my_streams.py").write_text(
+        "from bayesdual.scenarios import SplitDigits\n\n"
+        "def two_by_five(first: int, seed=None):\n"
+        "    order = [(first + i) % 10 for i in range(10)]\n"
+        "    return SplitDigits(n_experiences=2, class_order=order)\n"
+    )
+    command = [sys.executable, "-m", "bayesdual", "fit", "--config", "tiny.yaml", "--run_dir", "out"]
+    flags = ["--data.benchmark", "my_streams.two_by_five", "--data.benchmark.init_args.first", "5"]
+    environment = {**os.environ, "PYTHONPATH": str(module)}
+    done = subprocess.run([*command, *flags], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "run directory: out"
+    assert json.loads(Path("out/results.json").read_text())["experiences_learned"] == 2
+    benchmark = config_of(Path("out/config.yaml").read_text())["data"]["benchmark"]
+    assert benchmark == {"class_path": "my_streams.two_by_five", "init_args": {"first": 5, "seed": None}}
+
+
+def test_threads_are_set(here):
+    before = torch.get_num_threads()
+    try:
+        text = refused("fit", "--config", "tiny.yaml", "--threads", 2, "--data.epochs", 0, status=1)
+        assert text.startswith("--data.epochs is 0") and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+# ----------------------------------------------------------------------- bad input
+
+BAD_FLAGS = {
+    "--data.epoch 3": "--data.epoch is not a setting; did you mean data.epochs?",
+    "--epochs 3": "--epochs is not a setting; did you mean data.epochs?",
+    "--model.algorithm.init_args.memory_sise 9": "; did you mean model.algorithm.init_args.memory_size?",
+    "--model.optimizer.init_args.lrr 9": "is not a setting of bayesdual.IVON; did you mean",
+    "--data.benchmark.init_args.experiences 2": "is not a setting of bayesdual.scenarios.SplitDigits; did you mean",
+    "--data.benchmark.experiences 2": "--data.benchmark.experiences is not a setting: use --data.benchmark NAME",
+    "--data.benchmark nosuch.Thing": "--data.benchmark is nosuch.Thing: No module named 'nosuch'.",
+    "--data.benchmark bayesdual.scenarios.SplitDigit": "not there; did you mean bayesdual.scenarios.SplitDigits?",
+    "--data.benchmark Digits": "--data.benchmark is 'Digits': give a dotted name",
+    "--model.network bayesdual.models.MPL": "--model.network is bayesdual.models.MPL, which is not there; did you mean",
+    "--model.network os.path.join": "--model.network is os.path.join, which is no Module",
+    "--data.epochs three": "--data.epochs is 'three': it has to be a whole number.",
+    "--data.epochs 1.5": "--data.epochs is '1.5': it has to be a whole number.",
+    "--data.epochs": "--data.epochs needs a value.",
+    "--data.benchmark": "--data.benchmark needs a value.",
+    "--model.network.init_args.hidden 3": "--model.network.init_args.hidden is '3': it has to be a list.",
+    "--seed_everything x": "--seed_everything is 'x': it has to be true or false or a whole number.",
+    "--data.epochs ${no.such}": "--data.epochs refers to ${no.such}, which is nowhere",
+    "--config no.yaml": "--config no.yaml: there is no such file",
+    "--run_dir tiny.yaml": "--run_dir tiny.yaml cannot be written to (it is a file): give another folder.",
+    "--run_dir tiny.yaml/below": "--run_dir tiny.yaml/below cannot be written to",
+    "--ckpt_path no.ckpt": "--ckpt_path no.ckpt: there is no such file.",
+    "--ckpt_path tiny.yaml": "--ckpt_path tiny.yaml is not a checkpoint, or is damaged",
+    "--ckpt_path last": "--ckpt_path last: no run of this configuration with a checkpoint in runs/tiny-*",
+    "more": "'more' is not understood",
+}
+
+
+@pytest.mark.parametrize(("flags", "sentence"), BAD_FLAGS.items(), ids=BAD_FLAGS)
+def test_bad_flags_are_refused_in_one_sentence(here, flags, sentence):
+    assert sentence in refused("fit", "--config", "tiny.yaml", *flags.split())
+    assert [path.name for path in here.iterdir()] == ["tiny.yaml"]
+
+
+BAD_LATER = {
+    "--data.epochs 0": "--data.epochs is 0: give at least 1.",
+    "--data.batch_size 0": "--data.batch_size is 0: give at least 1.",
+    "--trainer.max_epochs 0": "--trainer.max_epochs is 0",
+    "--threads 0": "--threads is 0: give at least 1",
+    "--model.lr_end -1": "--model.lr_end is -1.0",
+    "--model.algorithm.init_args.memory_size 9": "init_args.memory_size is 9, but data.benchmark has 10 classes",
+    "--data.benchmark.init_args.n_experiences 3": "take --data.benchmark.init_args.n_experiences out of 1, 2, 5, 10.",
+    "--model.network.init_args.n_classes 5": "model.network gives 5 logits but data.benchmark has 10 classes",
+    "--model.network.init_args.in_features 63": "does not take the inputs of data.benchmark, of shape (1, 8, 8)",
+    "--data.evaluate_on nope": "no experiences in a stream 'nope'",
+    "--data.benchmark bayesdual.scenarios.SplitFMNIST --data.benchmark.init_args.root .": "is truncated or damaged",
+}
+
+
+@pytest.mark.parametrize(("flags", "sentence"), BAD_LATER.items(), ids=BAD_LATER)
+def test_what_cannot_be_learned_is_refused_before_anything_is_written(here, flags, sentence):
+    for name in (
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    ):
+        Path(name).write_bytes(b"\0\0\x08\x03\0\0\xea\x60\0\0\0\x1c\0\0\0\x1c" + bytes(99))
+    assert sentence in refused("fit", "--config", "tiny.yaml", *flags.split(), status=1)
+    assert not Path("runs").exists()
+
+
+BAD_FILES = {
+    "data: {epochs: 1": "bad.yaml is not YAML: line 1, column 17: ",
+    "data:\n  epochs: 1\n  epochs: 2": "bad.yaml is not YAML: line 3, column 3: found duplicate key",
+    "only text": "bad.yaml holds no settings",
+    "": "bad.yaml holds no settings",
+    "[1, 2]": "bad.yaml holds no settings",
+    "dat: {epochs: 1}": "bad.yaml: dat.epochs is not a setting; did you mean data.epochs?",
+    "data: {epoch: 1}": "bad.yaml: data.epoch is not a setting; did you mean data.epochs?",
+    "data: {epochs: many}": "bad.yaml: data.epochs is 'many': it has to be a whole number.",
+    "data: {epochs: '${x.y}'}": "bad.yaml: data.epochs refers to ${x.y}, which is nowhere: give x.y a value.",
+    "data: {epochs: '${x'}": "bad.yaml: data.epochs cannot be read",
+    "data: {benchmark: {class_path: bayesdual.scenarios.Digits}}": "bad.yaml: data.benchmark is bayesdual.scenarios.D",
+    "data: {benchmark: {name: x}}": "data.benchmark is {'name': 'x'}: give the dotted name of a callable as class_path",
+    "model: {algorithm: {init_args: {memory: 9}}}": "bad.yaml: model.algorithm.init_args.memory is not a setting of",
+}
+
+
+@pytest.mark.parametrize(("text", "sentence"), BAD_FILES.items(), ids=range(len(BAD_FILES)))
+def test_bad_files_are_refused_by_name_and_key(here, text, sentence):
+    Path("bad.yaml").write_text(text)
+    assert sentence in refused("fit", "--config", "tiny.yaml", "--config", "bad.yaml")
+    assert not Path("runs").exists()
+
+
+def test_a_file_that_is_no_text_and_a_bad_value_in_a_file_alone(here):
+    Path("bad.yaml").write_bytes(bytes(range(128, 256)))
+    assert "bad.yaml is not a text file" in refused("fit", "--config", "bad.yaml")
+    Path("zero.yaml").write_text(TINY.replace("epochs: 1", "epochs: 0"))
+    assert refused("fit", "--config", "zero.yaml", status=1) == "zero.yaml: data.epochs is 0: give at least 1."
+
+
+def test_what_is_missing_is_named(here):
+    assert "choose fit, validate, test, predict" in refused("learn", "--config", "tiny.yaml")
+    assert "choose fit, validate, test, predict" in refused()
+    assert "no value for model.network" in refused("fit")
+    assert "--config needs a value." in refused("fit", "--config")
+    assert "test needs a trained network: give --ckpt_path" in refused("test", "--config", "tiny.yaml")
+
+
+def test_a_benchmark_without_its_argument_and_a_callable_that_makes_none(here, monkeypatch):
+    Path("streams_of_test.py").write_text("def stream(n: int):\n    return n\n")
+    monkeypatch.syspath_prepend(here)
+    flags = ["--data.benchmark", "streams_of_test.stream"]
+    text = refused("fit", "--config", "tiny.yaml", *flags)
+    assert text == "streams_of_test.stream needs n: give --data.benchmark.init_args.n VALUE."
+    text = refused("fit", "--config", "tiny.yaml", *flags, "--data.benchmark.init_args.n", 1, status=1)
+    assert "is no Avalanche benchmark" in text
+
+
+OTHERS = {
+    "--model.network.init_args.hidden [16]": "the checkpoint is of another model",
+    "--data.benchmark.init_args.n_experiences 2": "the checkpoint is of another stream: classes there are",
+    "--data.epochs 2": "the checkpoint is of another stream: epochs there are 1, but --data.epochs 2",
+    "--model.algorithm.init_args.memory_size 60": "memory holds 50 examples but --model.algorithm.init",
+}
+
+
+@pytest.mark.parametrize(("flags", "sentence"), OTHERS.items(), ids=OTHERS)
+def test_a_checkpoint_of_something_else_is_refused(in_learned, flags, sentence):
+    before = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*")}
+    checkpoint = in_learned / "checkpoints/experience_2.ckpt"
+    text = refused("fit", "--config", "tiny.yaml", "--ckpt_path", checkpoint, *flags.split(), status=1)
+    assert sentence in text
+    assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*")}.keys() == before.keys()
+
+
+def test_truncated_and_foreign_checkpoints_are_refused(in_learned, tmp_path):
+    whole = (in_learned / "checkpoints/last.ckpt").read_bytes()
+    (tmp_path / "half.ckpt").write_bytes(whole[: len(whole) // 2])
+    text = refused("test", "--config", "tiny.yaml", "--ckpt_path", tmp_path / "half.ckpt")
+    assert "half.ckpt is not a checkpoint, or is damaged" in text
+    torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.0"}, tmp_path / "foreign.ckpt")
+    text = refused("test", "--config", "tiny.yaml", "--ckpt_path", tmp_path / "foreign.ckpt", status=1)
+    assert "not made by bayesdual" in text
+    for number, other in enumerate([[1, 2], {"weights": torch.ones(2)}]):
+        torch.save(other, tmp_path / f"other_{number}.pt")
+        text = refused("test", "--config", "tiny.yaml", "--ckpt_path", tmp_path / f"other_{number}.pt")
+        assert f"other_{number}.pt is not a checkpoint, or is damaged" in text
+
+
+def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_checkpoint(here, monkeypatch):
+    Path("callbacks_of_test.py").write_text(
+        "import lightning\n\n"
+        "class Break(lightning.Callback):\n"
+        "    def on_train_epoch_start(self, trainer, module):\n"
+        "        if trainer.current_epoch == 2:\n"
+        "            next(module.network.parameters()).data.fill_(float('nan'))\n"
+    )
+    monkeypatch.syspath_prepend(here)
+    text = refused("fit", "--config", "tiny.yaml", "--trainer.callbacks", "callbacks_of_test.Break", status=1)
+    assert text.startswith("the loss became nan in experience 3, epoch 1: lower model.optimizer's lr")
+    state = torch.load("runs/tiny-1/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.isfinite(value).all() for value in state.values())
+    assert not Path("runs/tiny-1/results.json").exists()
+
+
+@pytest.mark.parametrize(("signal_", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_the_last_checkpoint_and_the_run_goes_on(here, monkeypatch, signal_, expected):
+    Path("interrupts_of_test.py").write_text(
+        "import os\nimport lightning\n\n"
+        "class Interrupt(lightning.Callback):\n"
+        "    def __init__(self, signal: int):\n"
+        "        self.signal = signal\n\n"
+        "    def on_train_batch_start(self, trainer, module, batch, batch_idx):\n"
+        "        if trainer.current_epoch == 2 and batch_idx == 1:\n"
+        "            os.kill(os.getpid(), self.signal)\n"
+    )
+    monkeypatch.syspath_prepend(here)
+    flags = ["--trainer.callbacks", "interrupts_of_test.Interrupt", "--trainer.callbacks.signal", int(signal_)]
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        status, _, err = call("fit", "--config", "tiny.yaml", *flags)
+    finally:
+        for each, handler in handlers.items():  # Lightning ignores Ctrl-C from then on
+            signal.signal(each, handler)
+    assert status == expected
+    assert err == "bayesdual: stopped; --ckpt_path last goes on after the last finished epoch.\n"
+    checkpoints = {path.name for path in Path("runs/tiny-1/checkpoints").iterdir()}
+    assert checkpoints == {"last.ckpt", "experience_1.ckpt", "experience_2.ckpt"}
+    assert call("fit", "--config", "tiny.yaml", "--ckpt_path", "last")[0] == 0
+    assert json.loads(Path("runs/tiny-1/results.json").read_text())["experiences_learned"] == 5
+
+
+def test_debug_shows_the_traceback(here):
+    with pytest.raises(ValueError, match="data.epochs is 0"):
+        call("fit", "--config", "tiny.yaml", "--data.epochs", 0, "--debug")
+
+
+# ----------------------------------------------------------------------- the pure parts
+
+
+def test_flags_and_files_are_read_as_settings(here):
+    Path("more.yaml").write_text("data: {epochs: 1e1}")
+    argv = ["fit", "--config=more.yaml", "--model.lr_end", "1e-3", "--data.workers=2", "--print_config"]
+    assert arguments.read_settings(argv) == [
+        Setting("data.epochs", 10.0, "more.yaml"),
+        Setting("model.lr_end", 0.001),
+        Setting("data.workers", 2),
+        Setting("print_config", None),
+    ]
+
+
+def test_benchmarks_merge_by_name():
+    spec = {}
+    arguments.merge_benchmark(spec, {"class_path": "a.B", "init_args": {"x": 1, "y": 2}})
+    arguments.merge_benchmark(spec, {"init_args": {"y": 3}})
+    assert spec == {"class_path": "a.B", "init_args": {"x": 1, "y": 3}}
+    arguments.merge_benchmark(spec, "a.B")
+    assert spec["init_args"] == {"x": 1, "y": 3}
+    arguments.merge_benchmark(spec, "a.C")
+    assert spec == {"class_path": "a.C", "init_args": {}}
+    with pytest.raises(CommandLineError, match="data.benchmark is 3"):
+        arguments.merge_benchmark(spec, 3)
+
+
+def test_interpolations_are_anchored_at_the_command():
+    argv = ["fit", "--a", "${b.c}", "--d", "${oc.env:HOME}", "--e", "${.x}", "--f", "${g.${h}}"]
+    assert arguments.anchor_interpolations(argv)[2::2] == [
+        "${fit.b.c}",
+        "${oc.env:HOME}",
+        "${.x}",
+        "${fit.g.${fit.h}}",
+    ]
+
+
+def test_a_run_is_named_after_its_first_configuration(tmp_path):
+    run = tmp_path / "split_digits-12"
+    (run / "checkpoints").mkdir(parents=True)
+    assert arguments.name_of_run(["fit", "--config", "x/split_mnist.yaml", "--config", "naive.yaml"]) == "split_mnist"
+    assert arguments.name_of_run(["fit", "--config", str(run / "config.yaml")]) == "split_digits"
+    assert arguments.name_of_run(["fit"]) == "run"
+
+
+def test_what_nobody_foresaw_is_still_one_sentence():
+    assert parsing_complaint("something\n  new", [], []) == "something new."
+    assert failure(KeyError("x"), []) == "KeyError: 'x' (--debug shows where)."
+    assert failure(ValueError(""), []) == "ValueError."
+    given = [Setting("model.algorithm.init_args.memory_size", 3, "a.yaml")]
+    sentence = failure(ValueError("memory_size is 3: more"), given)
+    assert sentence == "a.yaml: model.algorithm.init_args.memory_size is 3: more."
+
+
+def test_the_value_that_was_refused_tells_file_from_flag():
+    given = [Setting("model.network.init_args.width", "x", "a.yaml"), Setting("data.width", 3)]
+    message = "Parser key \"width\":\n  Expected a <class 'int'>. Got value: x"
+    assert parsing_complaint(message, given, []).startswith("a.yaml: model.network.init_args.width is 'x'")
+
+
+def test_names_are_only_suggested_if_close():
+    assert messages.closest_name("torch.nn.Linaer") == "torch.nn.Linear"
+    assert messages.closest_name("torch.nn.zzzzzzzz") is None
+    assert messages.closest_name("no_such_module.X") is None

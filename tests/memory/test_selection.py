@@ -1,0 +1,87 @@
+"""Selections: what they choose, in which order, and how they stand in for a class."""
+
+import pytest
+import torch
+
+from bayesdual.memory import Candidates, selection
+
+ALL = [selection.random_selection, selection.herding, selection.coverage, selection.dual_coverage]
+ALL += [selection.score_sampling, selection.top_score]
+
+
+def candidates(n=60, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return Candidates(
+        features=torch.randn(n, 5, generator=generator),
+        logits=torch.randn(n, 3, generator=generator),
+        scores=torch.rand(n, generator=generator),
+    )
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("select", ALL, ids=lambda f: f.__name__)
+def test_contract(select):
+    """As many as asked for, none twice, positive weights, and the same again with the same seed."""
+    rows, weights = select(candidates(), 10, seeded())
+    assert len(rows) == len(weights) == len(rows.unique()) == 10
+    assert (weights > 0).all() and rows.min() >= 0 and rows.max() < 60
+    assert torch.equal(rows, select(candidates(), 10, seeded())[0])
+    assert len(select(candidates(4), 10, seeded())[0]) == 4
+
+
+def test_herding_follows_the_mean_better_than_chance():
+    c = candidates(500)
+    features = torch.nn.functional.normalize(c.features, dim=1)
+
+    def gap(rows):
+        return (features[rows].mean(0) - features.mean(0)).norm()
+
+    ours = gap(selection.herding(c, 20, seeded())[0])
+    random = torch.stack([gap(selection.random_selection(c, 20, seeded(s))[0]) for s in range(20)])
+    assert ours < random.min()
+
+
+def test_coverage_takes_one_of_each_cluster():
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
+    noise = 0.1 * torch.randn(400, 2, generator=seeded())
+    cluster = torch.arange(400) % 4
+    c = Candidates(centres[cluster] + noise, torch.zeros(400, 2), torch.ones(400))
+    hits = [len(cluster[selection.coverage(c, 4, seeded(s))[0]].unique()) for s in range(20)]
+    chance = [len(cluster[selection.random_selection(c, 4, seeded(s))[0]].unique()) for s in range(20)]
+    assert sum(hits) > sum(chance) + 8  # k-means may merge two clusters; four random examples mostly miss one
+
+
+def test_dual_features_give_the_curvature_of_the_last_layer():
+    """E over projections of <z_i, z_j> is proportional to <sqrt L_i, sqrt L_j> <phi_i, phi_j>."""
+    c = candidates(6)
+    p = (c.logits / 3).softmax(1)
+    root = p.sqrt()[:, :, None] * (torch.eye(3) - p[:, None, :])
+    assert torch.allclose(root.transpose(1, 2) @ root, torch.diag_embed(p) - p[:, :, None] * p[:, None, :], atol=1e-6)
+    phi = torch.cat([c.features, torch.ones(6, 1)], 1)
+    want = (root.flatten(1) @ root.flatten(1).T) * (phi @ phi.T)
+    many = [selection.dual_features(c, 3.0, seeded(s)) for s in range(400)]
+    got = sum(z @ z.T for z in many) / len(many) / selection.PROJECTIONS * 9
+    assert (got - want).norm() / want.norm() < 0.05
+
+
+def test_top_score_and_score_sampling():
+    c = candidates()
+    rows, _ = selection.top_score(c, 5, seeded())
+    assert torch.equal(rows, c.scores.topk(5).indices)
+    estimates = []
+    for s in range(300):
+        rows, weights = selection.score_sampling(c, 12, seeded(s))
+        estimates.append((weights * c.features[rows, 0]).sum() / weights.sum())
+    spread = torch.stack(estimates).std() / 300**0.5
+    assert abs(torch.stack(estimates).mean() - c.features[:, 0].mean()) < 5 * spread + 0.03
+
+
+def test_inclusion_probabilities():
+    p = selection.inclusion_probabilities(torch.tensor([100.0, 1.0, 1.0, 2.0]), 2)
+    assert p.tolist() == pytest.approx([1.0, 0.25, 0.25, 0.5])
+    assert selection.inclusion_probabilities(torch.rand(7) + 0.1, 7).tolist() == [1.0] * 7
+    rows, weights = selection.score_sampling(candidates(), 60, seeded())
+    assert len(rows) == 60 and weights.tolist() == [1.0] * 60
