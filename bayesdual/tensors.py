@@ -1,54 +1,55 @@
-"""Tensors of what has grown, such as the head of a network that meets new classes: the old in the corner of the new."""
+"""Tensors that grow, such as the head of a network that meets new classes: the old one is the corner of the new."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 
-def grow(old: Tensor | None, like: Tensor, fill: float) -> Tensor:
-    """Returns a tensor as ``like``, with ``old`` in the corner where all indices are small and ``fill`` elsewhere.
+def fits(shape: Sequence[int], tensor: Tensor) -> bool:
+    """Whether a tensor of this shape can grow to that of ``tensor``."""
+    return len(shape) == tensor.dim() and all(old <= new for old, new in zip(shape, tensor.shape, strict=True))
+
+
+def corner(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    """The part of a tensor that was there before it grew to its shape: a view of where all indices are small.
+
+    Args:
+        tensor: The tensor now.
+        shape: Its shape before.
 
     Raises:
-        ValueError: ``old`` is larger than ``like``.
+        ValueError: ``shape`` is larger, or of another number of dimensions.
     """
-    new = torch.empty_like(like, requires_grad=False)
-    fill_(new, old, fill)
-    return new
-
-
-def fill_(new: Tensor, old: Tensor | None, fill: float) -> None:
-    """Puts ``old`` in the corner of ``new`` where all indices are small, and ``fill`` elsewhere.
-
-    Raises:
-        ValueError: ``old`` is larger than ``new``.
-    """
-    if old is not None and not fits(old, new):
+    if not fits(shape, tensor):
         raise ValueError(
-            f"IVON's state of shape {tuple(old.shape)} does not fit a parameter of shape {tuple(new.shape)}: a "
-            "parameter can grow, but not shrink."
+            f"shape {tuple(shape)} does not fit shape {tuple(tensor.shape)}: a parameter can grow, but not shrink."
         )
-    if old is None or old.shape != new.shape:
+    return tensor[tuple(slice(size) for size in shape)]
+
+
+def grow(old: Tensor | None, like: Tensor, fill: float) -> Tensor:
+    """A new tensor of the shape, type, device and memory order of ``like``: ``old`` in its corner, ``fill`` elsewhere.
+
+    Args:
+        old: The tensor before; None where there was none.
+        like: Any tensor at least as large.
+        fill: The value of what is new.
+
+    Raises:
+        ValueError: ``old`` is larger than ``like``, or of another number of dimensions.
+    """
+    return grow_into_(torch.empty_like(like, requires_grad=False), old, fill)
+
+
+def grow_into_(new: Tensor, old: Tensor | None, fill: float) -> Tensor:
+    """Overwrites ``new`` with ``old`` in its corner and ``fill`` elsewhere, and returns it; see :func:`grow`."""
+    if old is None:
+        return new.fill_(fill)
+    part = corner(new, old.shape)
+    if old.shape != new.shape:
         new.fill_(fill)
-    if old is not None:
-        new[tuple(slice(n) for n in old.shape)] = old.to(new)
-
-
-def fits(old: Tensor, new: Tensor) -> bool:
-    """Whether one tensor can be the corner of another."""
-    return old.dim() == new.dim() and all(a <= b for a, b in zip(old.shape, new.shape, strict=True))
-
-
-def in_memory_order(dense: Tensor) -> Tensor:
-    return dense.as_strided((dense.numel(),), (1,))
-
-
-def is_dense(tensor: Tensor) -> bool:
-    """Whether the numbers fill one stretch of memory, in whatever order (``channels_last`` does)."""
-    expected = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size != 1:
-            if stride != expected:
-                return False
-            expected *= size
-    return True
+    part.copy_(old)
+    return new

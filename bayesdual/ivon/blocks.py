@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from bayesdual.ivon.scratch import spare
-from bayesdual.tensors import fill_, in_memory_order, is_dense
+from bayesdual.tensors import grow_into_
 
 Tensors = list[Tensor]
 CPU_BLOCK = 3 << 17  # numbers: few enough for the cache, and enough to outweigh the calls
@@ -42,11 +42,11 @@ class Piece:
         self.owner, self.part = owner, part
         self.value = self.of(owner.detach())
         self.size, self.shape = self.value.numel(), self.value.shape
-        self.strides = self.value.stride() if is_dense(self.value) else torch.empty(self.shape, device="meta").stride()
+        self.strides = self.value.stride() if _is_dense(self.value) else torch.empty(self.shape, device="meta").stride()
 
     def of(self, like: Tensor) -> Tensor:
         """The same part of a tensor of the shape and strides of the parameter."""
-        return like if self.part is None else in_memory_order(like)[self.part]
+        return like if self.part is None else _in_memory_order(like)[self.part]
 
     def within(self, flat: Tensor, start: int) -> Tensor:
         """What stands at ``start`` of a flat tensor, in the shape of the piece."""
@@ -166,7 +166,7 @@ class Layout:
             whole, state = Piece(p), states[p]
             for name, flat, fill in (("hess", hess, group["hess_init"]), ("momentum", momentum, 0.0)):
                 mine = whole.within(flat, start)
-                fill_(mine, state.get(name), fill)
+                grow_into_(mine, state.get(name), fill)
                 state[name] = mine
             self.buffers[p] = whole.within(buffer, start)
             self.places.append(_Place(group, p, whole.value, state["hess"], state["momentum"]))
@@ -234,9 +234,24 @@ class Layout:
 def _cut(tensor: Tensor, room: int) -> list[slice | None]:
     """Parts of at most ``room`` numbers; a tensor that is not dense stays whole."""
     size = tensor.numel()
-    if size <= room or not is_dense(tensor):
+    if size <= room or not _is_dense(tensor):
         return [None]
     return [slice(start, min(start + room, size)) for start in range(0, size, room)]
+
+
+def _in_memory_order(dense: Tensor) -> Tensor:
+    return dense.as_strided((dense.numel(),), (1,))
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether the numbers fill one stretch of memory, in whatever order (``channels_last`` does)."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True
 
 
 @lru_cache(maxsize=4)

@@ -490,7 +490,7 @@ class IVON(Optimizer):
         ours = [p for group in self.param_groups for p in group["params"]]
         for i, p in zip(saved, ours, strict=False):  # torch complains of their number
             hess = state_dict["state"].get(i, {}).get("hess")
-            if hess is not None and not fits(hess, p):
+            if hess is not None and not fits(hess.shape, p):
                 raise ValueError(
                     f"the state of {self._name(p)} has shape {tuple(hess.shape)}: load one that was saved with the "
                     "same model, or with a head of fewer classes."

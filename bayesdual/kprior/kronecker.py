@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from bayesdual.posterior import Posterior
 from bayesdual.stream import ExperienceData, Predict
+from bayesdual.tensors import corner, grow
 
 OVERSAMPLING = 8  # extra directions of the randomised eigenvectors
 
@@ -113,7 +114,7 @@ class KroneckerPrior:
         for name, pair in new.items():
             self._counts[name] = self._counts.get(name, 0) + n
             for side, weight in (("inputs", n / self._counts[name]), ("outputs", share)):
-                before = _padded(old[name][side], pair[side]) if name in old else torch.zeros_like(pair[side])
+                before = grow(old[name][side] if name in old else None, pair[side], 0.0)
                 pair[side] = before.lerp(pair[side], weight)
         absent = {
             name: pair | {"outputs": pair["outputs"] * (1 - share)} for name, pair in old.items() if name not in new
@@ -232,15 +233,8 @@ def coordinates(layer: nn.Module, outputs: Tensor, inputs: Tensor) -> Tensor:
         outputs: U_G, shape (O, g); rows of a head that has grown since, beyond O, are left out.
         inputs: U_A, shape (D + 1, a), or (D, a) without a bias.
     """
-    size = len(outputs)
-    weight = layer.weight[:size].to(outputs)
+    weight = corner(layer.weight, (len(outputs), layer.weight.shape[1])).to(outputs)
     if layer.bias is None:
         return outputs.T @ weight @ inputs
-    return outputs.T @ weight @ inputs[:-1] + torch.outer(outputs.T @ layer.bias[:size].to(outputs), inputs[-1])
-
-
-def _padded(old: Tensor, like: Tensor) -> Tensor:
-    """A factor of a layer that has grown since, with zeros for what is new."""
-    new = torch.zeros_like(like)
-    new[: len(old), : len(old)] = old
-    return new
+    bias = corner(layer.bias, outputs.shape[:1]).to(outputs)
+    return outputs.T @ weight @ inputs[:-1] + torch.outer(outputs.T @ bias, inputs[-1])

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from bayesdual.posterior import Posterior
 from bayesdual.stream import ExperienceData, Predict
+from bayesdual.tensors import corner
 
 
 class WeightPrior(Protocol):
@@ -72,7 +73,6 @@ def weight_space_loss(module: nn.Module, mean: Mapping[str, Tensor], precision: 
     total = 0.0
     for name, p in module.named_parameters():
         if name in mean:
-            old = mean[name]
-            part = p if p.shape == old.shape else p[tuple(slice(n) for n in old.shape)]
-            total = total + (precision[name] * (part - old).square()).sum()
+            moved = corner(p, mean[name].shape) - mean[name]
+            total = total + (precision[name] * moved.square()).sum()
     return 0.5 * total

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from bayesdual.tensors import grow
+
 IMPOSSIBLE = -1e4  # the logit of a class that cannot be: softmax gives it exactly 0, and stays finite
 
 
@@ -60,8 +62,5 @@ class Exemplars:
 def concatenate(parts: Sequence[Exemplars]) -> Exemplars:
     """Joins exemplars; soft labels of a head that has grown since are padded with classes that cannot be."""
     width = max(p.logits.shape[1] for p in parts)
-    padded = [
-        replace(p, logits=torch.nn.functional.pad(p.logits, (0, width - p.logits.shape[1]), value=IMPOSSIBLE))
-        for p in parts
-    ]
+    padded = [replace(p, logits=grow(p.logits, p.logits.new_empty(len(p), width), IMPOSSIBLE)) for p in parts]
     return Exemplars(**{f.name: torch.cat([getattr(p, f.name) for p in padded]) for f in fields(Exemplars)})
