@@ -25,6 +25,8 @@ from bayesdual.ivon.scratch import spare
 from bayesdual.tensors import grow_into_
 
 Tensors = list[Tensor]
+Groups = list[dict[str, Any]]  # an optimizer's
+States = MutableMapping[Tensor, dict[str, Any]]
 CPU_BLOCK = 3 << 17  # numbers: few enough for the cache, and enough to outweigh the calls
 DEVICE_BLOCK = 1 << 24
 FEW_BLOCKS = 4  # so many are done before other threads have woken up
@@ -127,11 +129,16 @@ class _Place:
         return self.p.data_ptr() != self._start or self.p.shape != self._shape
 
 
+def trainable(groups: Groups) -> list[tuple[dict[str, Any], Tensor]]:
+    """The parameters that are not frozen, each with its group."""
+    return [(group, p) for group in groups for p in group["params"] if p.requires_grad]
+
+
 class Layout:
-    """The blocks of some parameters.
+    """The blocks of an optimizer's trainable parameters.
 
     Args:
-        params: The parameters, each with its group.
+        groups: The parameter groups.
         states: ``hess`` and ``momentum`` of each, as far as there are any; afterwards they are parts of the blocks.
             What is new of a parameter starts with its group's ``hess_init``, and with 0.
 
@@ -139,9 +146,9 @@ class Layout:
         ValueError: A state is larger than its parameter.
     """
 
-    def __init__(
-        self, params: list[tuple[dict[str, Any], Tensor]], states: MutableMapping[Tensor, dict[str, Any]]
-    ) -> None:
+    def __init__(self, groups: Groups, states: States) -> None:
+        self.groups = groups
+        params = trainable(groups)
         self.places: list[_Place] = []
         self.blocks: list[Block] = []
         self.buffers: dict[Tensor, Tensor] = {}
@@ -153,9 +160,7 @@ class Layout:
         order = {p: i for i, (_, p) in enumerate(params)}
         self.places.sort(key=lambda place: order[place.p])
 
-    def _lay_out(
-        self, params: list[tuple[dict[str, Any], Tensor]], states: MutableMapping[Tensor, dict[str, Any]]
-    ) -> None:
+    def _lay_out(self, params: list[tuple[dict[str, Any], Tensor]], states: States) -> None:
         """Makes the blocks of parameters of one group, device and type."""
         total = sum(p.numel() for _, p in params)
         hess, momentum, buffer = flats = [params[0][1].new_empty(total, requires_grad=False) for _ in range(3)]
@@ -178,14 +183,13 @@ class Layout:
                 pieces[-1].append(piece)
                 size += piece.size
         stop = 0
-        for mine in pieces:
-            start, stop = stop, stop + sum(piece.size for piece in mine)
-            self.blocks.append(Block(len(self.blocks), params[0][0], mine, *(flat[start:stop] for flat in flats)))
+        for members in pieces:
+            start, stop = stop, stop + sum(piece.size for piece in members)
+            self.blocks.append(Block(len(self.blocks), params[0][0], members, *(flat[start:stop] for flat in flats)))
 
-    def is_of(
-        self, params: list[tuple[dict[str, Any], Tensor]], states: MutableMapping[Tensor, dict[str, Any]]
-    ) -> bool:
+    def is_of(self, groups: Groups, states: States) -> bool:
         """Whether the blocks are those of these parameters and states, and these are where they were."""
+        params = trainable(groups)
         return len(params) == len(self.places) and all(
             place.p is p
             and place.group is group

@@ -46,7 +46,9 @@ class IVONCallback(Callback):
         if trainer.global_step == 0 and pl_module.automatic_optimization and _ivons(trainer) and loss.grad_fn:
             warn_of_sum(loss.grad_fn.next_functions[0][0])  # Lightning has divided it by accumulate_grad_batches
 
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         _restore_mean(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,7 +39,23 @@ def first_nonfinite(grads: dict[Tensor, Tensor]) -> Tensor | None:
     return next((p for p, g in grads.items() if not bool(g.isfinite().all())), None)
 
 
-def check_group(group: dict[str, Any]) -> None:
+def name_of(p: Tensor | None, groups: Sequence[Mapping[str, Any]]) -> str:
+    """What to call a parameter of these groups in a message; None is any of them."""
+    if p is not None:
+        for number, group in enumerate(groups):
+            for i, other in enumerate(group["params"]):
+                if other is p:
+                    name = group["param_names"][i] if "param_names" in group else f"{i} of group {number}"
+                    return f"parameter {name}, of shape {tuple(p.shape)},"
+    return "a parameter"
+
+
+def check_group(group: Mapping[str, Any]) -> None:
+    """Checks the settings of a parameter group, and that its parameters can be learned.
+
+    Raises:
+        ValueError: A setting is out of its range, or a parameter is in half precision or sharded.
+    """
     for name, good, what in (
         ("lr", group["lr"] >= 0, "0 or more"),
         ("ess", group["ess"] > 0, "a positive number, usually the number of training examples"),

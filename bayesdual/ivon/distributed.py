@@ -41,7 +41,8 @@ def average(params: Sequence[Tensor], pairs: Pairs) -> Pairs:
     flat = torch.cat([count, *(t.flatten() for t in tensors)])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    for tensor, part in zip(tensors, flat[len(params) :].split([t.numel() for t in tensors]), strict=True):
+    parts = torch.split(flat[len(params) :], [t.numel() for t in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
         tensor.copy_(part.view_as(tensor))
     return {p: full[p] for p, n in zip(params, flat[: len(params)].tolist(), strict=True) if n}
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypedDict
 
 from bayesdual.ivon.optimizer import IVON
 
@@ -36,7 +36,16 @@ MAX_NORM = 3.0
 CONVOLUTIONS = 0.5
 
 
-def ivon_settings(parameters: int, examples: float, steps: float) -> dict[str, float]:
+class IVONSettings(TypedDict):
+    """Those settings of :class:`bayesdual.IVON` that the rule gives."""
+
+    lr: float
+    ess: float
+    hess_init: float
+    max_norm: float
+
+
+def ivon_settings(parameters: int, examples: float, steps: float) -> IVONSettings:
     """The rule above.
 
     Args:
@@ -45,7 +54,7 @@ def ivon_settings(parameters: int, examples: float, steps: float) -> dict[str, f
         steps: Number of steps S, of an experience if there are several.
 
     Returns:
-        ``lr``, ``ess``, ``hess_init`` and ``max_norm`` of :class:`bayesdual.IVON`.
+        Keyword arguments of :class:`bayesdual.IVON`: ``IVON(model.parameters(), **ivon_settings(P, N, S))``.
 
     Raises:
         ValueError: A number is not positive.

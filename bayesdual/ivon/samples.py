@@ -1,61 +1,380 @@
-"""What holds a sample of the weights, and how it is put in and taken out."""
+"""The samples of a step: how one is put into the parameters and taken out again, and what is kept of it for the step.
+
+    AT_MEAN      the parameters hold m
+    TRAINING     they hold a sample theta = m + eps whose gradient is for the coming step; the buffer keeps m
+    CLOSED       they hold m again, the buffer keeps eps, and the gradient waits for the step
+    PREDICTING   they hold a sample that leaves no trace; the buffer keeps m
+
+    AT_MEAN --open--> TRAINING --close--> CLOSED --open--> TRAINING         the same sample once more
+                                          CLOSED --finish--> AT_MEAN        its g and eps g are added to the sums
+    AT_MEAN, CLOSED --predicting--> PREDICTING --close--> AT_MEAN, CLOSED   where it came from
+    any --discard--> AT_MEAN                                                nothing is left for the step
+
+Beside the optimizer's state this needs one buffer of the size of the parameters. A sample can be made again from its
+key, so that no more is kept of it.
+"""
 
 from __future__ import annotations
 
+import math
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bayesdual.ivon.blocks import Block, Layout
+from bayesdual.ivon import foreach
+from bayesdual.ivon.blocks import Block, Groups, Layout, States, trainable
+from bayesdual.ivon.checks import check_group, first_nonfinite, gradient_length, name_of
+from bayesdual.ivon.distributed import Pairs, average, rank_and_world_size, refuse_averaged, same_on_all
 from bayesdual.ivon.equations import perturb_
 from bayesdual.ivon.noise import standard_normal_
 
+Gradients = dict[Tensor, Tensor]
+
+ADDED_TO_ANOTHER = (
+    "the gradients of one sample were added to those of another: call optimizer.zero_grad() in each "
+    "sampled_params(train=True), or accumulate over batches inside one."
+)
+ADDED_BY_CLOSURE = (
+    "the closure added gradients to older ones, which were not computed in its sample: call optimizer.zero_grad() in "
+    "it; in Lightning, to accumulate batches, add the callback bayesdual.ivon.IVONCallback()."
+)
+
 
 def draw_(block: Block, key: str) -> None:
-    """Keeps the mean, and puts a sample into the parameters."""
-    torch._foreach_copy_(block.means, block.params)
+    """Keeps the mean, and puts the sample of a key into the parameters."""
+    foreach.copy_(block.means, block.params)
     block.sampled = True
     deviation, deviations = block.spare("first")
     torch.add(block.hess, block.group["weight_decay"], out=deviation).rsqrt_()
-    noise, noises = block.spare("second")
-    standard_normal_(noise, f"{key} {block.number}")
-    perturb_(block.params, noises, deviations, block.group["ess"])
+    normal, normals = block.spare("second")
+    standard_normal_(normal, f"{key} {block.number}")
+    perturb_(block.params, normals, deviations, block.group["ess"])
 
 
 def restore_(block: Block) -> None:
     """Puts the mean back, and keeps eps, as the parameters have rounded it."""
     if block.sampled:
         theta, thetas = block.spare("first")
-        torch._foreach_copy_(thetas, block.params)
-        torch._foreach_copy_(block.params, block.means)
+        foreach.copy_(thetas, block.params)
+        foreach.copy_(block.params, block.means)
         block.sampled = False  # if a call is interrupted before this, the next still finds the mean
         torch.sub(theta, block.buffer, out=block.buffer)
 
 
+def gradients_of(params: Iterable[Tensor]) -> Gradients:
+    """The gradients of those parameters that have one and are not frozen."""
+    return {p: p.grad for p in params if p.requires_grad and p.grad is not None}
+
+
 @dataclass
-class RunState:
-    """What changes in an optimizer beside its groups and state: one object, which Lightning's copies share."""
+class Keys:
+    """The keys of the samples' noise: all that has to be saved of it.
+
+    Attributes:
+        seed: Seed of the noise; processes use that of rank 0.
+        draws: Number of samples drawn for training,
+        predictions: and for prediction.
+    """
 
     seed: int
-    draws: int = 0  # samples drawn for training,
-    predictions: int = 0  # and for prediction
+    draws: int = 0
+    predictions: int = 0
 
     def __post_init__(self) -> None:
+        self.seed_is_shared = False
+
+    def training(self, independent: bool, device: torch.device) -> str:
+        """The key of the next sample for training: that of all processes, or if ``independent``, of this one."""
+        rank, world_size = rank_and_world_size()
+        if world_size > 1 and not self.seed_is_shared:
+            self.seed = same_on_all(self.seed, device)
+        self.seed_is_shared = True
+        draw = self.draws + (rank if independent else 0)
+        self.draws += world_size if independent else 1
+        return f"{self.seed} training {draw}"
+
+    def prediction(self) -> str:
+        """The key of the next sample for prediction."""
+        self.predictions += 1
+        return f"{self.seed} prediction {self.predictions - 1}"
+
+
+class State(Enum):
+    """What the parameters and the buffer hold; see the top of this file."""
+
+    AT_MEAN = auto()
+    TRAINING = auto()
+    CLOSED = auto()
+    PREDICTING = auto()
+
+
+class Samples:
+    """The samples between one step and the next: one object, which Lightning's copies of an optimizer share.
+
+    Args:
+        keys: Keys of the noise.
+        squared: The product is g^2 ("gradsq"), and not eps g ("price").
+        independent: Each process draws its own samples.
+    """
+
+    def __init__(self, keys: Keys, squared: bool, independent: bool) -> None:
+        self.keys, self.squared, self.independent = keys, squared, independent
         self.reset()
 
     def reset(self) -> None:
-        """Forgets what can be made again."""
+        """Forgets all that can be made again: the keys stay."""
         self.layout = Layout([], {})
-        self.seed_is_shared = False
-        self.has_seen_a_loss = False
-        self.gradients_are_local = False
-        self.zeroed = False  # the gradients, since the last sample
-        self.sampled = False  # the parameters hold a sample
-        self.forget_samples()
+        self.has_seen_a_loss = False  # and has warned, if it was a sum
+        self.gradients_are_local = False  # as far as is known
+        self.keys.seed_is_shared = False
+        self._older: Gradients = {}  # gradients from before the sample, until they are zeroed
+        self._forget()
 
-    def forget_samples(self) -> None:
-        self.key: str | None = None  # of a sample whose gradient is not used yet
-        self.closed: dict[Tensor, Tensor] = {}  # the gradients when the parameters last held it
-        self.totals: dict[Tensor, tuple[Tensor, Tensor]] = {}  # sums of g and of eps g, over the samples before it
-        self.n_totals = 0
+    def _forget(self) -> None:
+        self.state = State.AT_MEAN
+        self._key: str | None = None  # of the sample that is open or closed
+        self.closed: Gradients = {}  # when it was closed last
+        self._sums: Pairs = {}  # of g and of the product, over the samples that are finished
+        self._n_finished = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Samples, (self.keys, self.squared, self.independent)  # a copy begins at the mean
+
+    @property
+    def held(self) -> bool:
+        """Whether the parameters hold a sample."""
+        return self.state in (State.TRAINING, State.PREDICTING)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether samples were drawn since the last step."""
+        return self._key is not None or self._n_finished > 0
+
+    # -- transitions
+
+    def open(self, groups: Groups, states: States) -> None:
+        """Puts the sample of the coming step into the parameters: AT_MEAN or CLOSED -> TRAINING.
+
+        Raises:
+            RuntimeError: They hold a sample.
+        """
+        with torch.inference_mode(False), torch.no_grad():
+            self._prepare(groups, states)
+            if self._key is None:
+                self._key = self.keys.training(self.independent, self.layout.device)
+            self._draw(self._key, State.TRAINING)
+
+    def close(self) -> None:
+        """Puts the mean back: TRAINING -> CLOSED; does nothing where the parameters hold it."""
+        if not self.held:
+            return
+        with torch.inference_mode(False), torch.no_grad():
+            self.layout.for_each(restore_)
+            self.layout.follow()
+        if self._key is None:
+            self.state = State.AT_MEAN
+        else:
+            self.closed = gradients_of(self._params())
+            self.state = State.CLOSED
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Makes way for another sample: CLOSED -> AT_MEAN; a sample that a gradient scaler would skip is dropped."""
+        if math.isfinite(gradient_length(self.closed)):
+            self.add(self.closed)
+        else:
+            bad = self._name(first_nonfinite(self.closed))
+            self._leave()
+            warnings.warn(
+                f"a sample was dropped, as the gradient of {bad} was infinite or not a number; when a gradient scaler "
+                "skips a step, this is as it should be.",
+                stacklevel=3,
+            )
+
+    def add(self, grads: Gradients) -> None:
+        """Adds g and the product of the closed sample to the sums: CLOSED -> AT_MEAN."""
+        for p, g in grads.items():
+            product = g * (g if self.squared else self.layout.buffers[p])
+            if p in self._sums:
+                foreach.add_(self._sums[p], [g, product])
+            else:
+                self._sums[p] = (g.clone(), product)
+        self._n_finished += 1
+        self._leave()
+
+    def _leave(self) -> None:
+        self.remember(self._params())
+        self._key, self.closed = None, {}
+        self.state = State.AT_MEAN
+
+    def discard(self) -> None:
+        """Puts the mean back, and forgets all samples since the last step and their gradients: -> AT_MEAN."""
+        self.close()
+        self._forget()
+        self._older = {}
+
+    @contextmanager
+    def training(self, groups: Groups, states: States, added: str = ADDED_TO_ANOTHER) -> Iterator[None]:
+        """A sample for the coming step, beside those before; discards all where it is left by an exception.
+
+        Args:
+            groups: The optimizer's parameter groups.
+            states: The optimizer's states.
+            added: What is wrong if gradients are added to older ones.
+
+        Raises:
+            RuntimeError: The parameters hold a sample, or gradients are added to older ones.
+        """
+        if self.state is State.CLOSED:
+            self.finish()
+        self.open(groups, states)
+        try:
+            yield
+        except BaseException:
+            self.discard()
+            raise
+        self.close()
+        if any(g is self._older.get(p) for p, g in self.closed.items()):
+            self.discard()
+            raise RuntimeError(added)
+
+    @contextmanager
+    def predicting(self, groups: Groups, states: States) -> Iterator[None]:
+        """A sample for prediction: AT_MEAN or CLOSED -> PREDICTING, and back.
+
+        Raises:
+            RuntimeError: The parameters hold a sample.
+        """
+        with torch.inference_mode(False), torch.no_grad():
+            self._prepare(groups, states)
+            self._draw(self.keys.prediction(), State.PREDICTING)
+        try:
+            yield
+        finally:
+            self.close()
+            if self._key is not None:  # its eps was overwritten
+                with torch.inference_mode(False), torch.no_grad():
+                    self._draw(self._key, State.TRAINING)
+                self.close()
+
+    def require_mean(self, purpose: str) -> None:
+        """Checks that the parameters hold the mean.
+
+        Raises:
+            RuntimeError: They hold a sample.
+        """
+        if self.held:
+            raise RuntimeError(f"the parameters hold a sample: leave it before {purpose}.")
+
+    def _prepare(self, groups: Groups, states: States) -> None:
+        """Sees that the parameters hold the mean, and that the blocks are theirs."""
+        if self.held:
+            raise RuntimeError("the parameters already hold a sample: leave it before drawing another.")
+        if self.layout.is_of(groups, states):
+            return
+        if self.waiting:
+            self._forget()
+            warnings.warn("the samples since the last step were dropped: the parameters have changed.", stacklevel=4)
+        for group in groups:
+            check_group(group)
+        for _, p in trainable(groups):
+            states[p].setdefault("step", 0)
+        self.layout = Layout(groups, states)
+
+    def _draw(self, key: str, state: State) -> None:
+        """Puts the sample of a key into the parameters."""
+        self.state = state
+        try:
+            self.layout.for_each(lambda block: draw_(block, key))
+        except BaseException:
+            self.discard()
+            raise
+
+    # -- gradients
+
+    def zero(self) -> None:
+        """Takes note that the gradients are about to be zeroed: a closed sample is finished before."""
+        if self.state is State.CLOSED and self.closed:
+            self.finish()
+        self._older = {}
+
+    def remember(self, params: Iterable[Tensor]) -> None:
+        """Takes note of the gradients there are, to which those of another sample must not be added."""
+        self._older = gradients_of(params)
+
+    def gradients(self, max_norm: float) -> tuple[Gradients, bool]:
+        """The mean of g of each parameter that has one, and whether the buffer holds the mean of the product already.
+
+        Args:
+            max_norm: Gradients that are longer, of all parameters together, are shortened to this.
+
+        Raises:
+            FloatingPointError: A gradient is infinite or not a number.
+            RuntimeError: A parameter was moved since the sample, or processes have the same gradients in spite of
+                independent samples.
+            ValueError: A gradient is sparse.
+        """
+        grads = self._gradients_of_last()
+        spread = self.independent and rank_and_world_size()[1] > 1
+        averaged = spread or self._n_finished > 0
+        if averaged:
+            if self._key is not None:
+                self.add(grads)
+            grads = self._average(spread)
+        length = gradient_length(grads)
+        if not math.isfinite(length):
+            raise FloatingPointError(
+                f"the gradient of {self._name(first_nonfinite(grads))} is infinite or not a number: the step was not "
+                "made; lower the learning rate or look for the cause in the loss."
+            )
+        if length > max_norm:
+            grads = self._shortened(grads, max_norm / length, averaged)
+        return grads, averaged
+
+    def _gradients_of_last(self) -> Gradients:
+        """What ``p.grad`` holds now, in the order in memory of the parameter."""
+        grads = gradients_of(self._params())
+        for place in self.layout.places:
+            p, g = place.p, grads.get(place.p)
+            if g is None:
+                continue
+            if place.has_moved():
+                raise RuntimeError(f"{self._name(p)} was moved between the sample and the step: move it before.")
+            if g.is_sparse:
+                raise ValueError(f"the gradient of {self._name(p)} is sparse: make the embedding with sparse=False.")
+            if g.stride() != p.stride():
+                grads[p] = torch.empty_like(p).copy_(g)
+        return grads
+
+    def _params(self) -> list[Tensor]:
+        return [place.p for place in self.layout.places]
+
+    def _name(self, p: Tensor | None) -> str:
+        return name_of(p, self.layout.groups)
+
+    def _average(self, spread: bool) -> Gradients:
+        """Turns sums into means, if ``spread`` over the processes too; those of the product go into the buffer."""
+        pairs = self._sums
+        for pair in pairs.values():
+            foreach.div_(pair, self._n_finished)
+        if spread:
+            if not self.gradients_are_local:
+                refuse_averaged([g for g, _ in pairs.values()], self.layout.device)
+                self.gradients_are_local = True
+            pairs = average(self._params(), pairs)
+        for p, (_, product) in pairs.items():
+            self.layout.buffers[p].copy_(product)
+        return {p: torch.empty_like(p).copy_(g) for p, (g, _) in pairs.items()}
+
+    def _shortened(self, grads: Gradients, factor: float, averaged: bool) -> Gradients:
+        """The gradients times a factor, and what was made of them likewise."""
+        if averaged:
+            products = [self.layout.buffers[p] for p in grads]
+            foreach.mul_(products, factor**2 if self.squared else factor)
+        return dict(zip(grads, foreach.mul(list(grads.values()), factor), strict=True))

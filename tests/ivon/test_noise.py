@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from bayesdual.ivon import IVON, standard_normal_
+from bayesdual.ivon import IVON
+from bayesdual.ivon.noise import standard_normal_
 
 N = 1_000_000
 

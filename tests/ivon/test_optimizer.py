@@ -148,7 +148,7 @@ def test_precision_is_never_less_than_halved(rows, decay, beta2):
     """For h + d > 0, whatever the gradients."""
     u, g, h, e = (torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True))
     new, precision = h.clone(), torch.empty_like(h)
-    equations.update_state_(new, u, g, e, precision, betas=(0.9, beta2), ess=10.0, decay=decay)
+    equations.update_state_(new, u, g, e, precision, betas=(0.9, beta2), ess=10.0, d=decay)
     torch.testing.assert_close(precision, new + decay, rtol=1e-6, atol=1e-6)
     assert bool((new + decay >= (h + decay) / 2 * (1 - 1e-9)).all())
 

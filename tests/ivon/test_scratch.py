@@ -5,7 +5,7 @@ from threading import Barrier
 
 import torch
 
-from bayesdual.ivon import spare
+from bayesdual.ivon.scratch import spare
 
 CPU = torch.device("cpu")
 
