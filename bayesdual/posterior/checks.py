@@ -20,16 +20,21 @@ class HasVariance(Protocol):
     def variance(self) -> Mapping[str, Tensor]: ...
 
 
+# ---- What is refused ---------------------------------------------------------------------------------------
+
+
 TRAIN_MODE = "{} is in train mode, where logits are not a function of their example alone: call model.eval()."
 BATCH_STATISTICS = "{} has no running statistics, so that logits depend on the whole batch: give it some to track."
 
 
 def refuse_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:
+    """Takes the arguments of `F.dropout`, and refuses those that drop something."""
     if training and p > 0:
         raise ValueError(TRAIN_MODE.format("a dropout"))
 
 
 def refuse_train_mode(model: nn.Module) -> None:
+    """Refuses a model with a batch norm or dropout that makes logits more than a function of their example."""
     for name, module in model.named_modules():
         batch_statistics = isinstance(module, _BatchNorm) and module.running_mean is None
         tracking = isinstance(module, _NormBase) and module.training and module.track_running_stats
@@ -37,20 +42,6 @@ def refuse_train_mode(model: nn.Module) -> None:
         if batch_statistics or tracking or dropping:
             what = f"{name or 'the model'} ({type(module).__name__})"
             raise ValueError((BATCH_STATISTICS if batch_statistics else TRAIN_MODE).format(what))
-
-
-@contextmanager
-def differentiable(parameters: Mapping[str, Tensor], variances: Mapping[str, Tensor], device: str) -> Iterator[None]:
-    """Exactly the parameters with a variance require a gradient inside; all is as it was afterwards."""
-    before = {name: p.requires_grad for name, p in parameters.items()}
-    try:
-        for name, p in parameters.items():
-            p.requires_grad_(name in variances)
-        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False):
-            yield
-    finally:
-        for name, required in before.items():
-            parameters[name].requires_grad_(required)
 
 
 def checked_variances(parameters: Mapping[str, Tensor], posterior: HasVariance) -> dict[str, Tensor]:
@@ -74,10 +65,28 @@ def checked_variances(parameters: Mapping[str, Tensor], posterior: HasVariance) 
 
 
 def checked_logits(logits: Any, examples: int) -> Tensor:
+    """What a model gave for a batch, seen to be logits (B, C)."""
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != examples:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"the model must return logits of shape ({examples}, C) for {examples} examples, got {got}.")
     return logits
+
+
+# ---- Modes and conversions ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def differentiable(parameters: Mapping[str, Tensor], variances: Mapping[str, Tensor], device: str) -> Iterator[None]:
+    """Exactly the parameters with a variance require a gradient inside; all is as it was afterwards."""
+    before = {name: p.requires_grad for name, p in parameters.items()}
+    try:
+        for name, p in parameters.items():
+            p.requires_grad_(name in variances)
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False):
+            yield
+    finally:
+        for name, required in before.items():
+            parameters[name].requires_grad_(required)
 
 
 def at_least_single(dtype: torch.dtype) -> torch.dtype:

@@ -5,20 +5,10 @@ Sigma = diag(sigma^2), the linearised network has the covariance
 
     V = J Sigma J^T = R R^T,    R = J diag(sigma),    v = diag V,    v_c = sum_p sigma_p^2 J_cp^2
 
-A batch of J takes B * C * P numbers. Instead, R R^T is summed layer by layer, from a layer's input a and
-delta[c, b, o] = d f_c / d output_o, which one batched backward of the C unit vectors gives:
-
-    linear       R[b, c, o]    = delta[c, b, o] * sqrt(a^2 (sigma_W^2)^T)[b, o]
-    convolution, or a linear layer applied at positions l: sum over positions before squaring
-                 R[b, c, o, k] = sigma_W[o, k] * sum_l delta[c, b, o, l] patches(a)[b, l, k]
-    norm         R[b, c, o]    = sigma_w[o] * sum_l delta[c, b, o, l] normalised(a)[b, o, l]
-    embedding    R[b, c, t, d] = sigma_W[t, d] * sum_{l: token l is t} delta[c, b, d, l]
-    every bias   R[b, c, o]    = sigma_b[o] * sum_l delta[c, b, o, l]
-
-A layer is recognised by the function it calls with a parameter (`F.linear`, `F.conv2d`, ...), not by its
-class, so custom modules built of these are fast too. What no rule explains (tied weights, a layer called twice, a
-parameter used in any other way) is noticed by counting the edges of the autograd graph that end in each
-parameter, and its part of R comes from plain autograd, one example at a time: slow, but as exact.
+A batch of J takes B * C * P numbers. Instead, R R^T is summed layer by layer: one batched backward of the C unit
+vectors gives the gradients at each layer's output, and a rule (`layer_rules`) makes R of these and of the layer's
+input. Which layer has which rule is seen in a forward (`recording`); what no rule explains comes from plain autograd,
+one example at a time: slow, but as exact. Examples and classes are taken in chunks that fit a limit of memory.
 
 Sources: Khan & Rue, "The Bayesian learning rule", JMLR 2023; Nickl, Xu et al., "The memory perturbation
 equation", NeurIPS 2023 (v as a sensitivity); Immer et al., "Improving predictions of Bayesian neural nets via
@@ -46,8 +36,10 @@ from bayesdual.posterior.checks import (
 from bayesdual.posterior.layer_rules import slices
 from bayesdual.posterior.recording import Layer, Parameter, explain, plan_of, record
 
-__all__ = ["directional_variance", "function_covariance", "function_variance", "function_variance_mc"]
 _MEMORY = 2**28  # bytes: with more, ResNet-18 is slower
+
+
+# ---- What is computed --------------------------------------------------------------------------------------
 
 
 def function_variance(
@@ -155,6 +147,9 @@ def function_variance_mc(
     return squares / (samples - 1)
 
 
+# ---- Summing R R^T in chunks -------------------------------------------------------------------------------
+
+
 def _squared_norms(factor: Tensor) -> Tensor:
     """(B, G, K, N) -> diag of R R^T, (B, K)."""
     return torch.linalg.vector_norm(factor, dim=-1).square_().sum(1)
@@ -207,14 +202,14 @@ def _accumulate(
         dims = None
         cost = plan.forward + height * plan.backward
         for batch in slices(len(inputs), (memory_limit - plan.scratch) // cost):
-            logits, uses = record(model, inputs[batch])
+            logits, calls = record(model, inputs[batch])
             if dims is None:
-                several = uses if len(logits) > 1 else record(model, torch.cat([inputs[:1], inputs[:1]]))[1]
+                several = calls if len(logits) > 1 else record(model, torch.cat([inputs[:1], inputs[:1]]))[1]
                 dims = plan.batch_dims(several, max(2, len(logits)))
-            layers, others = explain(logits, uses, dims, parameters, variances)
+            layers, others = explain(logits, calls, dims, parameters, variances)
             if layers:
                 add(batch, logits, layers, len(logits) * plan.backward)
-            del logits, uses, layers  # and with them the graph
+            del logits, calls, layers  # and with them the graph
             if others:
                 one_class = plan.backward + 3 * sum(bytes_of(other.variance) for other in others)
                 for i in range(*batch.indices(len(inputs))):

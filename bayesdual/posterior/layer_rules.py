@@ -1,12 +1,6 @@
-"""Function variance: how uncertain each logit is under a diagonal Gaussian posterior, exactly and fast.
+"""The factor R of one layer, whose R R^T is its part of the logits' covariance: an equation for each kind of layer.
 
-With f(x) the C logits of a network, J = df/dtheta (C x P) for one example, and posterior covariance
-Sigma = diag(sigma^2), the linearised network has the covariance
-
-    V = J Sigma J^T = R R^T,    R = J diag(sigma),    v = diag V,    v_c = sum_p sigma_p^2 J_cp^2
-
-A batch of J takes B * C * P numbers. Instead, R R^T is summed layer by layer, from a layer's input a and
-delta[c, b, o] = d f_c / d output_o, which one batched backward of the C unit vectors gives:
+From a layer's input a, delta[c, b, o] = d f_c / d output_o of example b, and the deviations sigma of its parameters:
 
     linear       R[b, c, o]    = delta[c, b, o] * sqrt(a^2 (sigma_W^2)^T)[b, o]
     convolution, or a linear layer applied at positions l: sum over positions before squaring
@@ -15,14 +9,13 @@ delta[c, b, o] = d f_c / d output_o, which one batched backward of the C unit ve
     embedding    R[b, c, t, d] = sigma_W[t, d] * sum_{l: token l is t} delta[c, b, d, l]
     every bias   R[b, c, o]    = sigma_b[o] * sum_l delta[c, b, o, l]
 
-A layer is recognised by the function it calls with a parameter (`F.linear`, `F.conv2d`, ...), not by its
-class, so custom modules built of these are fast too. What no rule explains (tied weights, a layer called twice, a
-parameter used in any other way) is noticed by counting the edges of the autograd graph that end in each
-parameter, and its part of R comes from plain autograd, one example at a time: slow, but as exact.
+All rules have one form. `factors(delta, input, weight, bias, options)` yields pieces (rows, R), R of shape
+(rows, G, K, N): the covariances of the examples `rows` add up over pieces, over G and over N.
 
-Sources: Khan & Rue, "The Bayesian learning rule", JMLR 2023; Nickl, Xu et al., "The memory perturbation
-equation", NeurIPS 2023 (v as a sensitivity); Immer et al., "Improving predictions of Bayesian neural nets via
-local linearization", AISTATS 2021 (the linearised network).
+    delta         (K, B, ...) gradients at the layer's output, of the K classes that went backward
+    input         (B, ...)    what the layer was given
+    weight, bias              their variances; None if fixed or absent
+    options                   the function's other arguments, and `normalised`, the function without weight and bias
 """
 
 from __future__ import annotations
@@ -35,16 +28,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PIECE = 2**18  # numbers of R that a layer forms at a time: a megabyte or two, which stay in the cache
-#
-# factors(delta, input, weight, bias, options) yields pieces (rows, R), R of shape (rows, G, K, N): covariances
-# of the examples `rows` add up over pieces, over G and over N. K counts the classes that went backward.
-#
-#   delta         (K, B, ...) gradients at the layer's output
-#   input         (B, ...)    what the layer was given
-#   weight, bias              their variances; None if fixed or absent
-#   options                   the function's other arguments, and `normalised`, the function without weight, bias
 Pieces = Iterator[tuple[slice, Tensor]]
 EVERY = slice(None)
+
+
+# ---- The rules ---------------------------------------------------------------------------------------------
 
 
 def _linear(delta: Tensor, input: Tensor, weight: Tensor | None, bias: Tensor | None, options: dict) -> Pieces:
@@ -88,6 +76,38 @@ def _embedding(delta: Tensor, input: Tensor, weight: Tensor | None, bias: Tensor
         counted &= tokens != options["padding_idx"] % len(weight)  # autograd, too, holds that row fixed
     deviation = weight[tokens].sqrt() * counted.unsqueeze(-1)
     yield EVERY, _rows_first(((same.to(delta.dtype) @ delta) * deviation).flatten(2))
+
+
+# ---- Which function has which ------------------------------------------------------------------------------
+
+
+class Rule(NamedTuple):
+    """How a function of `torch.nn.functional` is explained."""
+
+    factors: Callable[..., Pieces]
+    arguments: str  # names of the function's arguments, in order
+    batch_leads: bool = True  # the batch can only be dimension 0
+
+
+CONVOLUTION = Rule(_convolution, "input weight bias stride padding dilation groups")
+RULES: dict[Callable, Rule] = {
+    F.linear: Rule(_linear, "input weight bias", batch_leads=False),
+    F.conv1d: CONVOLUTION,
+    F.conv2d: CONVOLUTION,
+    F.conv3d: CONVOLUTION,
+    F.batch_norm: Rule(_channel_norm, "input running_mean running_var weight bias training momentum eps"),
+    F.group_norm: Rule(_channel_norm, "input num_groups weight bias eps"),
+    F.layer_norm: Rule(_trailing_norm, "input normalized_shape weight bias eps", batch_leads=False),
+    F.rms_norm: Rule(_trailing_norm, "input normalized_shape weight eps", batch_leads=False),
+    F.embedding: Rule(
+        _embedding,
+        "input weight padding_idx max_norm norm_type scale_grad_by_freq sparse",
+        batch_leads=False,
+    ),
+}
+
+
+# ---- What rules share --------------------------------------------------------------------------------------
 
 
 def _shared_pieces(
@@ -155,30 +175,6 @@ def _patches(input: Tensor, kernel: Sequence[int], groups: int, options: dict) -
 def _per_axis(value: int | Sequence[int], axes: int) -> list[int]:
     values = [value] if isinstance(value, int) else list(value)
     return values * axes if len(values) == 1 else values
-
-
-class Rule(NamedTuple):
-    factors: Callable[..., Pieces]
-    arguments: str  # names of the function's arguments, in order
-    batch_leads: bool = True  # the batch can only be dimension 0
-
-
-CONVOLUTION = Rule(_convolution, "input weight bias stride padding dilation groups")
-RULES: dict[Callable, Rule] = {
-    F.linear: Rule(_linear, "input weight bias", batch_leads=False),
-    F.conv1d: CONVOLUTION,
-    F.conv2d: CONVOLUTION,
-    F.conv3d: CONVOLUTION,
-    F.batch_norm: Rule(_channel_norm, "input running_mean running_var weight bias training momentum eps"),
-    F.group_norm: Rule(_channel_norm, "input num_groups weight bias eps"),
-    F.layer_norm: Rule(_trailing_norm, "input normalized_shape weight bias eps", batch_leads=False),
-    F.rms_norm: Rule(_trailing_norm, "input normalized_shape weight eps", batch_leads=False),
-    F.embedding: Rule(
-        _embedding,
-        "input weight padding_idx max_norm norm_type scale_grad_by_freq sparse",
-        batch_leads=False,
-    ),
-}
 
 
 def slices(length: int, step: int) -> Iterator[slice]:

@@ -1,28 +1,14 @@
-"""Function variance: how uncertain each logit is under a diagonal Gaussian posterior, exactly and fast.
+"""Which layers a forward goes through, and which parameters their rules explain.
 
-With f(x) the C logits of a network, J = df/dtheta (C x P) for one example, and posterior covariance
-Sigma = diag(sigma^2), the linearised network has the covariance
+A layer is recognised by the function that it calls with a parameter (`F.linear`, `F.conv2d`, ...), not by its class, so
+that custom modules built of these have rules too: every call of a function that has one is noted, with its arguments
+and the edge of the autograd graph at which its output's gradient arrives. torch's attention is called with its
+projections taken out of it, so that they are noted as the linear layers that they are.
 
-    V = J Sigma J^T = R R^T,    R = J diag(sigma),    v = diag V,    v_c = sum_p sigma_p^2 J_cp^2
-
-A batch of J takes B * C * P numbers. Instead, R R^T is summed layer by layer, from a layer's input a and
-delta[c, b, o] = d f_c / d output_o, which one batched backward of the C unit vectors gives:
-
-    linear       R[b, c, o]    = delta[c, b, o] * sqrt(a^2 (sigma_W^2)^T)[b, o]
-    convolution, or a linear layer applied at positions l: sum over positions before squaring
-                 R[b, c, o, k] = sigma_W[o, k] * sum_l delta[c, b, o, l] patches(a)[b, l, k]
-    norm         R[b, c, o]    = sigma_w[o] * sum_l delta[c, b, o, l] normalised(a)[b, o, l]
-    embedding    R[b, c, t, d] = sigma_W[t, d] * sum_{l: token l is t} delta[c, b, d, l]
-    every bias   R[b, c, o]    = sigma_b[o] * sum_l delta[c, b, o, l]
-
-A layer is recognised by the function it calls with a parameter (`F.linear`, `F.conv2d`, ...), not by its
-class, so custom modules built of these are fast too. What no rule explains (tied weights, a layer called twice, a
-parameter used in any other way) is noticed by counting the edges of the autograd graph that end in each
-parameter, and its part of R comes from plain autograd, one example at a time: slow, but as exact.
-
-Sources: Khan & Rue, "The Bayesian learning rule", JMLR 2023; Nickl, Xu et al., "The memory perturbation
-equation", NeurIPS 2023 (v as a sensitivity); Immer et al., "Improving predictions of Bayesian neural nets via
-local linearization", AISTATS 2021 (the linearised network).
+A parameter is explained if the calls that were noted are all that happens to it: as many edges of the graph end in it
+as calls take it (whole, or a part that no other call takes), and each call keeps the examples of a batch apart in a
+dimension that is known. What no rule explains (tied weights, a layer called twice, a parameter used in any other way)
+remains a `Parameter`, whose part of R comes from plain autograd, one example at a time: slow, but as exact.
 """
 
 from __future__ import annotations
@@ -46,8 +32,11 @@ _ATTENTION = inspect.signature(F.multi_head_attention_forward)
 _DROPOUTS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout}
 
 
+# ---- Recording a forward -----------------------------------------------------------------------------------
+
+
 @dataclass
-class Use:
+class Call:
     """One call of a function that has a rule."""
 
     function: Callable
@@ -56,14 +45,32 @@ class Use:
     shape: torch.Size  # of the output
 
 
-class Recorder(TorchFunctionMode):
+def record(model: nn.Module, inputs: Tensor) -> tuple[Tensor, list[Call]]:
+    """A forward with gradients: its logits (B, C), and the calls that it made of functions with a rule.
+
+    Raises:
+        ValueError: the logits are not (B, C), or depend on no parameter that has a variance; dropout or batch
+            statistics are on.
+    """
+    with _Recorder() as recorder:
+        logits = model(inputs)
+    logits = checked_logits(logits, len(inputs))
+    if not logits.requires_grad:
+        raise ValueError(
+            "the logits depend on no parameter that has a variance: give one to a parameter that is used, "
+            "and keep no_grad and detach out of the model's forward."
+        )
+    return logits, recorder.calls
+
+
+class _Recorder(TorchFunctionMode):
     """Notes every differentiable call of a function that has a rule."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.uses: list[Use] = []
+        self.calls: list[Call] = []
 
-    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None):
+    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if function is F.multi_head_attention_forward:
             return self._attention(*args, **(kwargs or {}))
         return self._noted(function, *args, **(kwargs or {}))
@@ -78,7 +85,7 @@ class Recorder(TorchFunctionMode):
             raise ValueError(TRAIN_MODE.format("a batch norm"))
         output = function(*args, **kwargs)
         if output.requires_grad and not (arguments.get("max_norm") or arguments.get("scale_grad_by_freq")):
-            self.uses.append(Use(function, arguments, get_gradient_edge(output), output.shape))
+            self.calls.append(Call(function, arguments, get_gradient_edge(output), output.shape))
         return output
 
     def _attention(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
@@ -99,23 +106,14 @@ class Recorder(TorchFunctionMode):
         return self._noted(F.linear, mixed, *last), attention
 
 
-def record(model: nn.Module, inputs: Tensor) -> tuple[Tensor, list[Use]]:
-    with Recorder() as recorder:
-        logits = model(inputs)
-    logits = checked_logits(logits, len(inputs))
-    if not logits.requires_grad:
-        raise ValueError(
-            "the logits depend on no parameter that has a variance: give one to a parameter that is used, "
-            "and keep no_grad and detach out of the model's forward."
-        )
-    return logits, recorder.uses
+# ---- What one example tells --------------------------------------------------------------------------------
 
 
 @dataclass
 class Plan:
     """What the forward of a single example tells about the model."""
 
-    shapes: list[tuple[torch.Size, torch.Size]]  # of input and output, for each use
+    shapes: list[tuple[torch.Size, torch.Size]]  # of input and output, for each call
     classes: int
     dtype: torch.dtype  # of the result, at least single precision
     device: torch.device
@@ -123,32 +121,26 @@ class Plan:
     backward: int  # bytes per example and class
     scratch: int  # bytes for the temporaries of the largest layer
 
-    def batch_dims(self, uses: list[Use], examples: int) -> list[tuple[Callable, int | None]]:
-        """Function and batch dimension of each use, from a forward of at least two examples.
+    def batch_dims(self, calls: list[Call], examples: int) -> list[tuple[Callable, int | None]]:
+        """Function and batch dimension of each call, from a forward of at least two examples.
 
         It is the dimension that is 1 for one example and their number for several, in input and output
         alike. None where there is no such dimension: the rules cannot tell the examples apart.
         """
         dims: list[int | None] = []
-        for use, one in zip(uses, self.shapes, strict=False):
+        for call, one in zip(calls, self.shapes, strict=False):
             grown = [
-                _grown(a, b, examples) for a, b in zip(one, (use.arguments["input"].shape, use.shape), strict=True)
+                _grown(a, b, examples) for a, b in zip(one, (call.arguments["input"].shape, call.shape), strict=True)
             ]
             dims.append(grown[0] if grown[0] == grown[1] else None)
-            if dims[-1] and RULES[use.function].batch_leads:
+            if dims[-1] and RULES[call.function].batch_leads:
                 dims[-1] = None
-        same = len(uses) == len(self.shapes)
-        return [(use.function, dim if same else None) for use, dim in zip(uses, dims, strict=False)]
-
-
-def _grown(one: torch.Size, many: torch.Size, examples: int) -> int | None:
-    """The only dimension in which two shapes differ, if it grew from 1 to the number of examples."""
-    differ = [dim for dim, sizes in enumerate(zip(one, many, strict=False)) if sizes[0] != sizes[1]]
-    alone = len(one) == len(many) and len(differ) == 1 and (one[differ[0]], many[differ[0]]) == (1, examples)
-    return differ[0] if alone else None
+        same = len(calls) == len(self.shapes)
+        return [(call.function, dim if same else None) for call, dim in zip(calls, dims, strict=False)]
 
 
 def plan_of(model: nn.Module, parameters: Iterable[Tensor], example: Tensor) -> Plan:
+    """What the forward of one example (1, ...) tells; the parameters themselves take no room in the graph."""
     own = {p.untyped_storage().data_ptr() for p in parameters}
     saved: dict[int, int] = {}
 
@@ -159,16 +151,16 @@ def plan_of(model: nn.Module, parameters: Iterable[Tensor], example: Tensor) -> 
         return tensor
 
     with saved_tensors_hooks(weigh, lambda tensor: tensor):
-        logits, uses = record(model, example)
-    outputs = [use.shape.numel() for use in uses]
+        logits, calls = record(model, example)
+    outputs = [call.shape.numel() for call in calls]
     patches = [
-        use.shape[2:].numel() * use.arguments["weight"][0].numel() * use.arguments.get("groups", 1)
-        for use in uses
-        if RULES[use.function] is CONVOLUTION
+        call.shape[2:].numel() * call.arguments["weight"][0].numel() * call.arguments.get("groups", 1)
+        for call in calls
+        if RULES[call.function] is CONVOLUTION
     ]
     dtype = at_least_single(logits.dtype)
     return Plan(
-        shapes=[(use.arguments["input"].shape, use.shape) for use in uses],
+        shapes=[(call.arguments["input"].shape, call.shape) for call in calls],
         classes=logits.shape[1],
         dtype=dtype,
         device=logits.device,
@@ -176,6 +168,96 @@ def plan_of(model: nn.Module, parameters: Iterable[Tensor], example: Tensor) -> 
         backward=dtype.itemsize * (sum(outputs) + 4 * max(outputs, default=1)),  # kept; passing through
         scratch=dtype.itemsize * (2 * max(patches, default=0) + 4 * PIECE),
     )
+
+
+def _grown(one: torch.Size, many: torch.Size, examples: int) -> int | None:
+    """The only dimension in which two shapes differ, if it grew from 1 to the number of examples."""
+    differ = [dim for dim, sizes in enumerate(zip(one, many, strict=False)) if sizes[0] != sizes[1]]
+    alone = len(one) == len(many) and len(differ) == 1 and (one[differ[0]], many[differ[0]]) == (1, examples)
+    return differ[0] if alone else None
+
+
+# ---- Which parameters the rules explain --------------------------------------------------------------------
+
+
+@dataclass
+class Parameter:
+    """A parameter that no rule accounts for: `pieces` takes the gradients (K, ...) of one example."""
+
+    target: Tensor
+    variance: Tensor
+
+    def pieces(self, gradient: Tensor) -> Pieces:
+        yield EVERY, (gradient * self.variance.sqrt()).reshape(1, 1, len(gradient), -1)
+
+
+@dataclass
+class Layer:
+    """A call with its batch dimension, and the variances that it, and no other call, accounts for."""
+
+    call: Call
+    dim: int
+    weight: Tensor | None
+    bias: Tensor | None
+
+    @property
+    def target(self) -> GradientEdge:
+        return self.call.edge
+
+    def pieces(self, delta: Tensor) -> Pieces:
+        options = {k: v.to(delta.dtype) if is_float(v) else v for k, v in self.call.arguments.items()}
+        input = options.pop("input").movedim(self.dim, 0)
+        bare = {k: v for k, v in options.items() if k not in ("weight", "bias")}
+        options["normalised"] = lambda input: self.call.function(input, **bare)
+        factors = RULES[self.call.function].factors
+        return factors(delta.movedim(1 + self.dim, 1), input, self.weight, self.bias, options)
+
+
+def explain(
+    logits: Tensor,
+    calls: list[Call],
+    dims: list[tuple[Callable, int | None]],
+    parameters: Mapping[str, Tensor],
+    variances: Mapping[str, Tensor],
+) -> tuple[list[Layer], list[Parameter]]:
+    """Splits the parameters that have a variance into those that layers account for and the others.
+
+    A parameter is accounted for if each edge of the graph that ends in it comes from a call whose batch
+    dimension is known, and no two calls share any of its numbers.
+    """
+    ends, nodes = _graph_of(logits)
+    names = {id(parameters[name]): name for name in variances}
+    as_planned = [function for function, _ in dims] == [call.function for call in calls]
+    known = [
+        (call, dim)
+        for call, (_, dim) in zip(calls, dims if as_planned else [], strict=False)
+        if call.edge.node in nodes and dim is not None and call.arguments["input"].shape[dim] == len(logits)
+    ]
+    claims: dict[str, list[slice]] = {name: [] for name in variances}
+    for call, _ in known:
+        for role in ("weight", "bias"):
+            if place := _located(call.arguments.get(role), names):
+                claims[place[0]].append(place[1])
+
+    def accounted(name: str) -> bool:
+        parts = sorted(claims[name], key=lambda part: part.start)
+        apart = all(a.stop <= b.start for a, b in zip(parts, parts[1:], strict=False))
+        return apart and len(parts) == ends[id(parameters[name])]
+
+    others = [name for name in variances if not accounted(name)]
+
+    def variance(tensor: Any) -> Tensor | None:
+        place = _located(tensor, names)
+        if place is None or place[0] in others:
+            return None
+        return variances[place[0]].reshape(-1)[place[1]].view(tensor.shape)
+
+    layers = [
+        Layer(call, dim, variance(call.arguments.get("weight")), variance(call.arguments.get("bias")))
+        for call, dim in known
+    ]
+    layers = [layer for layer in layers if layer.weight is not None or layer.bias is not None]
+    return layers, [Parameter(parameters[name], variances[name]) for name in others]
 
 
 def _located(tensor: Any, names: dict[int, str]) -> tuple[str, slice] | None:
@@ -204,83 +286,3 @@ def _graph_of(logits: Tensor) -> tuple[Counter[int], set]:
                 seen.add(node)
                 stack.append(node)
     return ends, seen
-
-
-@dataclass
-class Parameter:
-    """A parameter that no rule accounts for: `pieces` takes the gradients (K, ...) of one example."""
-
-    target: Tensor
-    variance: Tensor
-
-    def pieces(self, gradient: Tensor) -> Pieces:
-        yield EVERY, (gradient * self.variance.sqrt()).reshape(1, 1, len(gradient), -1)
-
-
-@dataclass
-class Layer:
-    """A use with its batch dimension, and the variances that it, and no other use, accounts for."""
-
-    use: Use
-    dim: int
-    weight: Tensor | None
-    bias: Tensor | None
-
-    @property
-    def target(self) -> GradientEdge:
-        return self.use.edge
-
-    def pieces(self, delta: Tensor) -> Pieces:
-        options = {k: v.to(delta.dtype) if is_float(v) else v for k, v in self.use.arguments.items()}
-        input = options.pop("input").movedim(self.dim, 0)
-        bare = {k: v for k, v in options.items() if k not in ("weight", "bias")}
-        options["normalised"] = lambda input: self.use.function(input, **bare)
-        factors = RULES[self.use.function].factors
-        return factors(delta.movedim(1 + self.dim, 1), input, self.weight, self.bias, options)
-
-
-def explain(
-    logits: Tensor,
-    uses: list[Use],
-    dims: list[tuple[Callable, int | None]],
-    parameters: Mapping[str, Tensor],
-    variances: Mapping[str, Tensor],
-) -> tuple[list[Layer], list[Parameter]]:
-    """Splits the parameters that have a variance into those that layers account for and the others.
-
-    A parameter is accounted for if each edge of the graph that ends in it comes from a use whose batch
-    dimension is known, and no two uses share any of its numbers.
-    """
-    ends, nodes = _graph_of(logits)
-    names = {id(parameters[name]): name for name in variances}
-    as_planned = [function for function, _ in dims] == [use.function for use in uses]
-    known = [
-        (use, dim)
-        for use, (_, dim) in zip(uses, dims if as_planned else [], strict=False)
-        if use.edge.node in nodes and dim is not None and use.arguments["input"].shape[dim] == len(logits)
-    ]
-    claims: dict[str, list[slice]] = {name: [] for name in variances}
-    for use, _ in known:
-        for role in ("weight", "bias"):
-            if place := _located(use.arguments.get(role), names):
-                claims[place[0]].append(place[1])
-
-    def accounted(name: str) -> bool:
-        parts = sorted(claims[name], key=lambda part: part.start)
-        apart = all(a.stop <= b.start for a, b in zip(parts, parts[1:], strict=False))
-        return apart and len(parts) == ends[id(parameters[name])]
-
-    others = [name for name in variances if not accounted(name)]
-
-    def variance(tensor: Any) -> Tensor | None:
-        place = _located(tensor, names)
-        if place is None or place[0] in others:
-            return None
-        return variances[place[0]].reshape(-1)[place[1]].view(tensor.shape)
-
-    layers = [
-        Layer(use, dim, variance(use.arguments.get("weight")), variance(use.arguments.get("bias")))
-        for use, dim in known
-    ]
-    layers = [layer for layer in layers if layer.weight is not None or layer.bias is not None]
-    return layers, [Parameter(parameters[name], variances[name]) for name in others]
