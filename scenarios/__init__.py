@@ -6,36 +6,9 @@ The names below are imported when first asked for, since importing Avalanche tak
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from bayesdual.scenarios.datasets import (
-        RawDataset,
-        cifar10,
-        cifar100,
-        digits,
-        fashion_mnist,
-        mnist,
-        stratified_split,
-    )
-    from bayesdual.scenarios.domain import (
-        PermutedDigits,
-        PermutedMNIST,
-        RotatedDigits,
-        RotatedMNIST,
-        domain_benchmark,
-        permutations,
-        rotations_of,
-    )
-    from bayesdual.scenarios.split import (
-        SplitCIFAR10,
-        SplitCIFAR100,
-        SplitDigits,
-        SplitFMNIST,
-        SplitMNIST,
-        split_benchmark,
-    )
+from bayesdual.lazy import attach
 
 SCENARIOS = {
     "SplitDigits": "split",
@@ -81,12 +54,32 @@ __all__ = [
     "stratified_split",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"bayesdual.scenarios has no {name!r}; it has {', '.join(__all__)}.")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if TYPE_CHECKING:
+    from bayesdual.scenarios.datasets import (
+        RawDataset,
+        cifar10,
+        cifar100,
+        digits,
+        fashion_mnist,
+        mnist,
+        stratified_split,
+    )
+    from bayesdual.scenarios.domain import (
+        PermutedDigits,
+        PermutedMNIST,
+        RotatedDigits,
+        RotatedMNIST,
+        domain_benchmark,
+        permutations,
+        rotations_of,
+    )
+    from bayesdual.scenarios.split import (
+        SplitCIFAR10,
+        SplitCIFAR100,
+        SplitDigits,
+        SplitFMNIST,
+        SplitMNIST,
+        split_benchmark,
+    )
+else:
+    __getattr__, __dir__ = attach(__name__, _HOMES, {"split": "avalanche", "domain": "avalanche"})

@@ -1,5 +1,9 @@
 """What people look at: progress, tables and figures."""
 
+from bayesdual.extras import require
+
+require("bayesdual.inspection", "lightning", "cli")
+
 from bayesdual.inspection.callbacks import RunReport, StreamProgress
 from bayesdual.inspection.figures import accuracy_figure, is_images, memory_figure, progress_figure
 from bayesdual.inspection.tables import accuracy_tables, evaluation_table, summary

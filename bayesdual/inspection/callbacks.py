@@ -1,16 +1,21 @@
-"""What shows a run while it goes on and when it ends: progress, a line an experience, results, tables and figures."""
+"""What shows a run while it goes on and when it ends: progress, a line an experience, results, tables and figures.
+
+They are callbacks of a :class:`lightning.Trainer` that fits a :class:`bayesdual.Learner`.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -18,10 +23,7 @@ from bayesdual import measures
 from bayesdual.files import write_json, write_whole
 from bayesdual.inspection.figures import accuracy_figure, is_images, memory_figure, progress_figure
 from bayesdual.inspection.tables import accuracy_tables, summary
-
-if TYPE_CHECKING:
-    from bayesdual.learner import Learner
-
+from bayesdual.learner import Learner
 
 VERSIONS_OF = ("bayesdual", "torch", "lightning", "avalanche-lib")
 
@@ -39,7 +41,7 @@ class StreamProgress(ProgressBar):
             TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
             console=self.console, transient=True, refresh_per_second=4, disable=not self.console.is_terminal,
         )  # fmt: skip
-        self._task: TaskID | None = None
+        self._task = TaskID(0)
 
     def disable(self) -> None:
         self._bar.disable = True
@@ -51,16 +53,18 @@ class StreamProgress(ProgressBar):
         self.console.print(*args, **kwargs)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        total = trainer.datamodule.n_experiences * trainer.datamodule.epochs
-        self._task = self._bar.add_task("", total=total)
+        stream = _learner(pl_module).stream
+        self._task = self._bar.add_task("", total=stream.n_experiences * stream.epochs)
         self._bar.start()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        stream = trainer.datamodule
+        stream = _learner(pl_module).stream
         where = f"experience {stream.experience + 1}/{stream.n_experiences}, epoch {stream.epoch + 1}/{stream.epochs}"
         self._bar.update(self._task, description=where, completed=trainer.current_epoch)
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
+    ) -> None:
         self._bar.advance(self._task, 1 / trainer.num_training_batches)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -81,57 +85,64 @@ class RunReport(Callback):
         self.directory = Path(directory)
         self.console = Console(file=sys.stdout, highlight=False)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
-        stream = trainer.datamodule
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        learner = _learner(pl_module)
+        stream, matrix = learner.stream, learner.history.accuracy
         if not (stream.last_epoch_of_experience and trainer.is_global_zero):
             return
-        row = pl_module.history.accuracy[-1]
-        seen = measures.average_seen_accuracy(pl_module.history.accuracy)
+        seen = measures.average_seen_accuracy(matrix)
         line = (
             f"experience {stream.experience + 1}/{stream.n_experiences} learned: accuracy on it "
-            f"{row[stream.experience]:.3f}, on all so far {seen:.3f}"
+            f"{matrix[-1][stream.experience]:.3f}, on all so far {seen:.3f}"
         )
         (trainer.progress_bar_callback or self.console).print(line)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: Learner) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        if pl_module.history.accuracy:
-            self._report(trainer, pl_module)
-        stream = trainer.datamodule
+        learner = _learner(pl_module)
+        if learner.history.accuracy:
+            self._report(trainer, learner)
+        stream = learner.stream
         if not stream.finished:
             self.console.print(
                 f"stopped early, in experience {stream.experience + 1} of {stream.n_experiences}: "
                 "go on with --ckpt_path last"
             )
 
-    def _report(self, trainer: Trainer, pl_module: Learner) -> None:
-        results = run_results(trainer, pl_module)
+    def _report(self, trainer: Trainer, learner: Learner) -> None:
+        results = run_results(learner)
         write_json(self.directory / "results.json", results)
-        memory = pl_module.algorithm.memory
+        memory = learner.algorithm.memory
         if len(memory):
             memory.save(self.directory / "memory.safetensors")
         matrix = results["accuracy_matrix"]
         self.console.print("\nAccuracy on each experience (columns) after learning each (rows):")
         self.console.print(*accuracy_tables(matrix), summary(results))
         figures = {"accuracy_matrix": accuracy_figure(matrix), "accuracy_over_time": progress_figure(matrix)}
-        if len(memory) and is_images(memory.exemplars.x):
+        if memory.exemplars is not None and is_images(memory.exemplars.x):
             figures["memory"] = memory_figure(memory.exemplars)
         for name, figure in figures.items():
-            write_whole(self.directory / f"{name}.png", lambda path, f=figure: f.savefig(path, dpi=120))
+            write_whole(self.directory / f"{name}.png", partial(figure.savefig, dpi=120))
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_figure(name, figure, trainer.global_step)
 
 
-def run_results(trainer: Trainer, learner: Learner) -> dict[str, Any]:
+def run_results(learner: Learner) -> dict[str, Any]:
     """All that ``results.json`` holds."""
     return {
         **learner.history.results(),
-        "experiences_learned": trainer.datamodule.experience,
+        "experiences_learned": learner.stream.experience,
         "memory_size": len(learner.algorithm.memory),
         "memory_budget": learner.algorithm.memory.budget,
-        "evaluated_on": trainer.datamodule.evaluate_on,
+        "evaluated_on": learner.stream.evaluate_on,
         "seed": torch.initial_seed(),
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS_OF},
     }
+
+
+def _learner(module: LightningModule) -> Learner:
+    if not isinstance(module, Learner):
+        raise TypeError(f"this callback shows a bayesdual.Learner, not a {type(module).__name__}: leave it out.")
+    return module

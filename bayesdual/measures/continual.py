@@ -16,8 +16,18 @@ c_b and accuracy a_b in bin b:    ECE = sum_b n_b/n |a_b - c_b|.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 Matrix = Sequence[Sequence[float]]
+"""Accuracies, a row after each experience, a column for each experience that is evaluated."""
+
+
+class Evaluation(TypedDict):
+    """What is measured of a stream: accuracy of each experience (NaN where no example was seen), NLL (nats), ECE."""
+
+    accuracy: list[float]
+    nll: float
+    ece: float
 
 
 def average_accuracy(accuracy: Matrix) -> float:

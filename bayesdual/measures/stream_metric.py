@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from bayesdual.measures.continual import Evaluation
+
 CALIBRATION_BINS = 15
 
 
@@ -16,6 +18,12 @@ class StreamMetric(Metric):
     """
 
     full_state_update = False
+    correct: Tensor
+    count: Tensor
+    nll_sum: Tensor
+    bin_count: Tensor
+    bin_correct: Tensor
+    bin_confidence: Tensor
 
     def __init__(self, n_experiences: int) -> None:
         super().__init__()
@@ -47,8 +55,8 @@ class StreamMetric(Metric):
         self.bin_correct.index_add_(0, bins, correct)
         self.bin_confidence.index_add_(0, bins, confidence.double())
 
-    def compute(self) -> dict[str, list[float] | float]:
-        """Returns ``accuracy`` (one per experience; NaN where no example was seen), ``nll`` (nats) and ``ece``."""
+    def compute(self) -> Evaluation:
+        """Returns what the batches so far come to, of all ranks together."""
         total = self.count.sum()
         return {
             "accuracy": (self.correct / self.count).tolist(),

@@ -23,14 +23,26 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class ExperienceData(Protocol):
-    """The examples of one experience, in a fixed order."""
+    """The N examples of one experience, in a fixed order."""
 
-    y: Tensor
-    t: Tensor
-    index: Tensor
+    @property
+    def y(self) -> Tensor:
+        """Labels, shape (N,), int64."""
+        ...
+
+    @property
+    def t(self) -> Tensor:
+        """Task labels, shape (N,), int64."""
+        ...
+
+    @property
+    def index(self) -> Tensor:
+        """Position of each example in the source dataset, shape (N,), int64."""
+        ...
 
     def take(self, rows: Tensor) -> Tensor:
         """Returns the inputs of some examples, shape (len(rows), ...), without augmentation."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,11 @@ class DatasetData:
 
 
 def experience_data(experience: Any) -> TensorData | DatasetData:
-    """Returns the data of an Avalanche experience, as tensors if it can give them."""
+    """Returns the data of an Avalanche experience, as tensors if it can give them.
+
+    Raises:
+        ValueError: The experience has no dataset, or one without targets.
+    """
     if hasattr(experience, "tensors"):
         return experience.tensors()
     name = f"experience {experience.current_experience} of the benchmark"
