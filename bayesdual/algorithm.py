@@ -16,7 +16,6 @@ and their precision become the anchor of the next. A host (Lightning's or Avalan
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,20 +24,17 @@ from torch import Tensor, nn
 
 from bayesdual.kprior import WeightPrior, function_space_loss
 from bayesdual.memory import (
-    Candidates,
     Condensation,
+    Condenser,
     Exemplars,
     Memory,
-    Merging,
     Selection,
-    Spread,
-    choose,
-    concatenate,
+    candidate_rows,
     dual_coverage,
-    mean_predictions,
     memory_vectors,
+    new_exemplars,
 )
-from bayesdual.posterior import SCORING_BATCH, Posterior, Scored, score_examples
+from bayesdual.posterior import Posterior, score_examples
 from bayesdual.stream import ExperienceData, Predict
 
 
@@ -96,7 +92,6 @@ class BayesDual:
         self.spread = spread
         self.candidates = candidates
         self._generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
-        self._spread = Spread()
         self._examples = 0  # of the experience under way
         self._rank, self._ranks = 0, 1
 
@@ -113,8 +108,7 @@ class BayesDual:
         """
         self._examples = len(data.y)
         self._rank, self._ranks = rank, ranks
-        if self.memory.exemplars is not None:
-            self.memory.exemplars = self.memory.exemplars.to(device)
+        self.memory.to(device)
         if self.weight_prior is not None:
             self.weight_prior.to(device)
 
@@ -143,9 +137,7 @@ class BayesDual:
         """This process's part of a replay batch that all processes draw together; None while nothing is memorised."""
         if not len(self.memory):
             return None
-        common = self.memory.draw(self.replay_batch_size * self._ranks, self._generator)
-        noisy = self._spread.around(common.x, self.memory.examples_seen, self.spread, self._generator)
-        common = replace(common, x=noisy)
+        common = self.memory.draw(self.replay_batch_size * self._ranks, self._generator, self.spread)
         if self._ranks == 1:
             return common
         return common[torch.arange(self._rank, len(common), self._ranks, device=common.y.device)]
@@ -203,28 +195,16 @@ class BayesDual:
         Raises:
             ValueError: The memory is smaller than the number of classes seen.
         """
-        if self.memory.budget:
-            room = self.memory.room_for(data.y, experience, self._generator)
-            rows = self._candidates(data.y, room)
-            self._merge_old(module, data.y, experience, room)
-            chosen = []
-            if len(rows):
-                known = score_examples(module, predict, data, rows, posterior, device)
-                for label, n in room.items():
-                    if n:
-                        exemplars, others = self._choose(known, data, rows, experience, label, n)
-                        merge = self._merging(module, exemplars.x.dtype)
-                        if merge is not None and len(others):
-                            alike = replace(exemplars, weights=torch.ones_like(exemplars.weights))
-                            x = data.take(others).to(device)
-                            ones, all_of_them = torch.ones(len(x), device=device), int((data.y == label).sum())
-                            exemplars = self._condensed(merge, alike, x, ones, all_of_them)
-                        chosen.append(exemplars)
-            self.memory.update(concatenate(chosen) if chosen else None, data.y, experience, self._generator)
-            if (z := self.memory.exemplars) is not None:
-                self.memory.exemplars = replace(z, logits=self._soft_labels(predict, z))
-        else:
-            self.memory.update_counts(data.y, experience)
+        condense = Condenser(self.condensation, module, self.memory.spread if self.spread else None, self._generator)
+        plan = self.memory.plan(data.y, experience, self._generator)
+        rows = candidate_rows(data.y, plan.room, self.candidates, self._generator)
+        self.memory.make_room(plan, condense)
+        new = None
+        if len(rows):
+            known = score_examples(module, predict, data, rows, posterior, device)
+            new = new_exemplars(plan, data, rows, known, self.selection, condense, self._generator)
+        self.memory.take_in(plan, new, self._generator)
+        self.memory.relabel(predict, self.temperature, self._generator)
         if self.weight_prior is not None:
             self.weight_prior.update(module, predict, data, posterior, device, self._generator)
 
@@ -232,7 +212,6 @@ class BayesDual:
         """All that the next experience depends on; tensors and plain values only."""
         return {
             "memory": self.memory.state_dict(),
-            "spread": self._spread.state_dict(),
             "weight_prior": None if self.weight_prior is None else self.weight_prior.state_dict(),
             "generator": self._generator.get_state(),
         }
@@ -246,90 +225,8 @@ class BayesDual:
         """
         if (state["weight_prior"] is None) != (self.weight_prior is None):
             raise ValueError("the checkpoint was made with another algorithm.weight_prior: give the same.")
-        self.memory.load_state_dict(state["memory"])
-        if "spread" in state:  # checkpoints made before there was one
-            self._spread.load_state_dict(state["spread"])
+        beside = {"spread": state["spread"]} if "spread" in state else {}  # where it was kept before
+        self.memory.load_state_dict({**state["memory"], **beside})
         if self.weight_prior is not None:
             self.weight_prior.load_state_dict(state["weight_prior"])
         self._generator.set_state(state["generator"].cpu())
-
-    def _candidates(self, y: Tensor, room: dict[int, int]) -> Tensor:
-        """Positions of the examples that are looked at, class by class, where there is room for any."""
-        rows = []
-        for label, n in room.items():
-            mine = torch.nonzero(y == label).squeeze(1)
-            most = max(self.candidates, n)
-            if n and len(mine) > most:
-                mine = mine[torch.randperm(len(mine), generator=self._generator)[:most].sort().values]
-            rows.append(mine if n else mine[:0])
-        return torch.cat(rows)
-
-    def _choose(
-        self, known: Scored, data: ExperienceData, rows: Tensor, experience: int, label: int, n: int
-    ) -> tuple[Exemplars, Tensor]:
-        """The exemplars of a class out of the examples at ``rows``, with which ``known`` is aligned, and the others."""
-        mine = torch.nonzero(data.y[rows] == label).squeeze(1)
-        candidates = Candidates(known.features[mine], known.logits[mine], known.scores[mine])
-        places, weights = choose(self.selection, candidates, n, self._generator)
-        others = torch.ones(len(mine), dtype=torch.bool)
-        others[places] = False
-        others = rows[mine[others]]
-        mine = mine[places]
-        rows = rows[mine]
-        device = known.logits.device
-        exemplars = Exemplars(
-            x=data.take(rows).to(device),
-            y=data.y[rows].to(device),
-            t=data.t[rows].to(device),
-            logits=known.logits[mine],
-            weights=weights.to(device, torch.float32),
-            scores=known.scores[mine],
-            experience=torch.full_like(rows, experience).to(device),
-            index=data.index[rows].to(device),
-        )
-        return exemplars, others
-
-    def _merge_old(self, module: nn.Module, y: Tensor, experience: int, room: dict[int, int]) -> None:
-        """Merges the exemplars that must make room for those of a new experience into those that stay."""
-        memory = self.memory
-        merge = None if memory.exemplars is None else self._merging(module, memory.exemplars.x.dtype)
-        if merge is None:
-            return
-        groups = []
-        for (c, e), share in memory.shares_with(y, experience).items():
-            group = memory.exemplars.of(c, e)
-            stay = share - (room.get(c, 0) if e == experience else 0)
-            if 0 < stay < len(group):
-                group = self._condensed(merge, group[:stay], group[stay:].x, group[stay:].weights)
-            groups.append(group)
-        memory.exemplars = concatenate(groups)
-
-    def _merging(self, module: nn.Module, dtype: torch.dtype) -> Merging | None:
-        return None if self.condensation is None else self.condensation(module, dtype)
-
-    def _condensed(
-        self, merge: Merging, exemplars: Exemplars, x: Tensor, weights: Tensor, examples: float | None = None
-    ) -> Exemplars:
-        """Exemplars that stand for others too.
-
-        Args:
-            merge: How inputs are merged.
-            exemplars: M exemplars of one class.
-            x: The inputs of others of the class, shape (N, ...).
-            weights: Number of examples that each of these stands for, shape (N,).
-            examples: How many examples all of them stand for; None: as many as the weights say.
-        """
-        x, weights = torch.cat([exemplars.x, x]), torch.cat([exemplars.weights, weights])
-        new = merge(x, weights, len(exemplars))
-        if new.apart is not None and self.spread:
-            more = 1.0 if examples is None else examples / float(weights.sum())
-            self._spread.add(new.apart * more**0.5, self._generator)
-        return replace(exemplars, x=new.x, weights=new.weights)
-
-    def _soft_labels(self, predict: Predict, z: Exemplars) -> Tensor:
-        """What the network says now of all that is in memory, as logits (M, C): the K-prior's old model is the last."""
-        if self._spread:
-            seen = self.memory.examples_seen
-            return mean_predictions(predict, z, self._spread, seen, self.temperature, self._generator)
-        parts = zip(z.x.split(SCORING_BATCH), z.t.split(SCORING_BATCH), strict=True)
-        return torch.cat([predict(*part).float() for part in parts])

@@ -72,8 +72,8 @@ class Images(Dataset):
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         """Returns the normalised image, shape (C, H, W), float32, and its label."""
         row = self.rows[i]
-        image = self.view(self.x[row].unsqueeze(0)).squeeze(0)
-        return normalise(image, self.mean, self.std), int(self.y[row])
+        image = self.view(self.x[row].unsqueeze(0))
+        return normalise(image, self.mean, self.std).squeeze(0), int(self.y[row])
 
     def tensors(self) -> TensorData:
         return TensorData(

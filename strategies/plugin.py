@@ -30,6 +30,7 @@ from bayesdual.algorithm import BayesDual
 from bayesdual.ivon import IVON
 from bayesdual.models import evaluating
 from bayesdual.posterior import Posterior
+from bayesdual.schedule import lower_learning_rate
 from bayesdual.stream import DatasetData, TensorData, experience_data, normalise
 from bayesdual.tensors import grow
 
@@ -101,17 +102,13 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):
                     "a step: give mc_samples=1."
                 )
             self._carry_posterior(strategy.model, optimizer)
-        if self.lr_end != 1:
-            for group in optimizer.param_groups:
-                group.setdefault("initial_lr", group["lr"])
         self.algorithm.begin_experience(
             self._data, strategy.device, DistributedHelper.rank, DistributedHelper.world_size
         )
 
     def after_training_exp(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
         """Scores the experience's examples and updates the memory."""
-        model, optimizer = strategy.model, strategy.optimizer
-        posterior = Posterior.from_optimizer(model, optimizer) if isinstance(optimizer, IVON) else None
+        model, posterior = strategy.model, Posterior.of(strategy.model, strategy.optimizer)
         with evaluating(model):
             self.algorithm.end_experience(
                 model, self._predict(strategy), self._data, self._experience, posterior, strategy.device
@@ -134,11 +131,11 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):
             strategy.training_epoch = partial(self._epoch_that_ends_at_the_mean, strategy)
 
     def before_training_iteration(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
-        if self.lr_end != 1:
-            clock = strategy.clock
-            done = clock.train_exp_epochs + clock.train_epoch_iterations / len(strategy.dataloader)
-            for group in strategy.optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * (1 + (self.lr_end - 1) * done / strategy.train_epochs)
+        clock = strategy.clock
+        done = (
+            clock.train_exp_epochs + clock.train_epoch_iterations / len(strategy.dataloader)
+        ) / strategy.train_epochs
+        lower_learning_rate(strategy.optimizer, self.lr_end, done)
 
     def before_forward(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
         if isinstance(strategy.optimizer, IVON):
@@ -190,8 +187,7 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):
 
     def _inputs(self, x: Tensor) -> Tensor:
         """What the dataset's items would be: the memory holds images that come as tensors in uint8."""
-        mean = getattr(self._data, "mean", ())
-        return normalise(x, mean, self._data.std) if mean and x.dtype == torch.uint8 else x
+        return normalise(x, self._data.mean, self._data.std)
 
 
 def _training_data(experience: Any, strategy: SupervisedTemplate) -> TensorData | DatasetData:

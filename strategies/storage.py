@@ -18,7 +18,6 @@ from avalanche.training.storage_policy import ExemplarsBuffer, ExemplarsSelectio
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor
 
-from bayesdual.ivon import IVON
 from bayesdual.memory import Candidates, Selection, choose, coverage, quotas
 from bayesdual.models import evaluating
 from bayesdual.posterior import Posterior, Scored, score_examples
@@ -30,7 +29,7 @@ class SelectedExemplarsBuffer(ExemplarsBuffer):
 
     Args:
         max_size: Greatest number of exemplars.
-        selection: Which examples of each class are kept (see ``bayesdual.selection``); one that does not weight them.
+        selection: Which examples of each class are kept (see ``bayesdual.memory``); one that does not weight them.
     """
 
     def __init__(self, max_size: int, selection: Selection = coverage) -> None:
@@ -78,7 +77,7 @@ class SelectionStrategy(ExemplarsSelectionStrategy):
     """Orders examples by a selection of ours, for Avalanche's ``ParametricBuffer`` (use ``groupby="class"``).
 
     Args:
-        selection: See ``bayesdual.selection``; one that does not weight what it chooses.
+        selection: See ``bayesdual.memory``; one that does not weight what it chooses.
         at_most: Greatest number of examples ever kept of a group: the size of the memory. Choosing all examples of
             a class, only to drop most of them, would take minutes.
     """
@@ -101,8 +100,7 @@ class SelectionStrategy(ExemplarsSelectionStrategy):
 
 @torch.no_grad()
 def _survey(strategy: SupervisedTemplate, data: DatasetData) -> Scored:
-    model, optimizer = strategy.model, strategy.optimizer
-    posterior = Posterior.from_optimizer(model, optimizer) if isinstance(optimizer, IVON) else None
+    model, posterior = strategy.model, Posterior.of(strategy.model, strategy.optimizer)
     with evaluating(model):
         every = torch.arange(len(data))
         return score_examples(

@@ -159,4 +159,4 @@ class TensorBatches:
         seed = int(torch.randint(2**31, ())) if self._shuffle else None
         loader = TensorLoader(self._data, self._batch_size, seed)
         for (x, y, t), _ in zip(loader, range(len(self)), strict=False):
-            yield [normalise(x, self._data.mean, self._data.std) if self._data.mean else x, y, t]
+            yield [normalise(x, self._data.mean, self._data.std), y, t]

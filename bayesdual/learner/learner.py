@@ -18,14 +18,15 @@ from torch.optim import Optimizer
 
 from bayesdual import measures
 from bayesdual.algorithm import BayesDual
-from bayesdual.ivon import IVON, IVONByRule, IVONCallback
+from bayesdual.ivon import IVONByRule, IVONCallback
 from bayesdual.learner.datamodule import StreamDataModule
 from bayesdual.learner.history import History
 from bayesdual.learner.random_state import random_state, set_random_state
 from bayesdual.memory import IMPOSSIBLE
 from bayesdual.models import evaluating
 from bayesdual.posterior import Posterior
-from bayesdual.stream import Batch, task_classes
+from bayesdual.schedule import lower_learning_rate
+from bayesdual.stream import Batch, normalise, task_classes
 
 
 class Learner(LightningModule):
@@ -56,6 +57,8 @@ class Learner(LightningModule):
         self.lr_end = lr_end
         self.history = History()
         self._make_optimizer = IVONByRule() if optimizer is None else optimizer
+        self._mean: tuple[float, ...] = ()  # of the stream's images
+        self._std: tuple[float, ...] = ()
         self.latest_evaluation: dict[str, Any] = {}
         self._metric: measures.StreamMetric | None = None
         self._takes_task_labels = "task_labels" in inspect.signature(network.forward).parameters
@@ -81,8 +84,7 @@ class Learner(LightningModule):
             x: Inputs as the stream gives them, shape (B, ...): uint8 images are normalised here.
             t: Task labels, shape (B,); needed in a stream with task labels.
         """
-        if x.dtype == torch.uint8:
-            x = x.float().div_(255).sub_(self.input_mean).div_(self.input_std)
+        x = normalise(x, self._mean, self._std)
         if self._takes_task_labels:
             return self.network(x, t)
         logits = self.network(x)
@@ -90,10 +92,7 @@ class Learner(LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         params, make = self.network.parameters(), self._make_optimizer
-        optimizer = make.make(params, *self._size()) if isinstance(make, IVONByRule) else make(params)
-        for group in optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
-        return optimizer
+        return make.make(params, *self._size()) if isinstance(make, IVONByRule) else make(params)
 
     def _size(self) -> tuple[float, float]:
         """Examples and steps of an experience, in the mean over experiences."""
@@ -115,9 +114,7 @@ class Learner(LightningModule):
                 for experience in train:
                     module.adaptation(experience)
         sample = stream.evaluation_data("test")[0]
-        channels = (-1, *[1] * (sample.take(torch.arange(1)).dim() - 2))
-        self.register_buffer("input_mean", torch.tensor(getattr(sample, "mean", ())).view(channels), False)
-        self.register_buffer("input_std", torch.tensor(getattr(sample, "std", ())).view(channels), False)
+        self._mean, self._std = sample.mean, sample.std
         self.register_buffer("task_mask", None)
         n_logits = self._count_logits(sample)
         n_classes = 1 + max(c for classes in stream.describe()["classes"] for c in classes)
@@ -167,8 +164,7 @@ class Learner(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         done = (self.stream.epoch + batch_idx / self.trainer.num_training_batches) / self.stream.epochs
-        for group in self._optimizer().param_groups:
-            group["lr"] = group["initial_lr"] * (1 + (self.lr_end - 1) * done)
+        lower_learning_rate(self._optimizer(), self.lr_end, done)
 
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
         loss, parts = self.algorithm.loss(self.network, self, *batch)
@@ -202,8 +198,7 @@ class Learner(LightningModule):
 
     def posterior(self) -> Posterior | None:
         """The posterior over the weights of ``network``, or None if the optimizer has none."""
-        optimizer = self._optimizer()
-        return Posterior.from_optimizer(self.network, optimizer) if isinstance(optimizer, IVON) else None
+        return Posterior.of(self.network, self._optimizer())
 
     def _optimizer(self) -> Optimizer:
         return self.optimizers(use_pl_optimizer=False)

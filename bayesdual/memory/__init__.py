@@ -1,7 +1,9 @@
 """The memory of exemplars: its budget, what is kept, how it is merged, and what it says."""
 
 from bayesdual.memory.exemplars import IMPOSSIBLE, Exemplars, concatenate
+from bayesdual.memory.filling import candidate_rows, new_exemplars
 from bayesdual.memory.memory import FORMAT, Memory
+from bayesdual.memory.plan import Counts, Plan
 from bayesdual.memory.selection import (
     Candidates,
     Selection,
@@ -14,22 +16,34 @@ from bayesdual.memory.selection import (
     top_score,
 )
 from bayesdual.memory.shares import fair_shares, quotas
-from bayesdual.memory.soft_labels import mean_predictions
+from bayesdual.memory.soft_labels import mean_predictions, soft_labels
 from bayesdual.memory.spread import Spread
-from bayesdual.memory.vectors import Condensation, Condensed, Merging, can_be_averaged, cell_means, memory_vectors
+from bayesdual.memory.vectors import (
+    Condensation,
+    Condensed,
+    Condenser,
+    Merging,
+    can_be_averaged,
+    cell_means,
+    memory_vectors,
+)
 
 __all__ = [
     "Candidates",
     "Condensation",
     "Condensed",
+    "Condenser",
+    "Counts",
     "Exemplars",
     "FORMAT",
     "IMPOSSIBLE",
     "Memory",
     "Merging",
+    "Plan",
     "Selection",
     "Spread",
     "can_be_averaged",
+    "candidate_rows",
     "cell_means",
     "choose",
     "concatenate",
@@ -39,8 +53,10 @@ __all__ = [
     "herding",
     "mean_predictions",
     "memory_vectors",
+    "new_exemplars",
     "quotas",
     "random_selection",
     "score_sampling",
+    "soft_labels",
     "top_score",
 ]

@@ -24,7 +24,7 @@ class Exemplars:
         t: Task labels, shape (M,), int64.
         logits: What the network said of them when the last experience ended, shape (M, C), float32: the soft labels.
         weights: Number of past examples that each stands for, shape (M,), float32.
-        scores: How much the posterior hangs on each, shape (M,), float32.
+        scores: How much the posterior relies on each, shape (M,), float32.
         experience: Index of the experience that each came from, shape (M,), int64.
         index: Position of each, or of the example that the mean was taken around, in the source dataset, shape (M,),
             int64.

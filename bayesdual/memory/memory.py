@@ -14,8 +14,10 @@ without bias between old and new, or between frequent and rare classes.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,13 +26,21 @@ from torch import Tensor
 
 from bayesdual.files import write_whole
 from bayesdual.memory.exemplars import Exemplars, concatenate
-from bayesdual.memory.shares import by_class, quotas
+from bayesdual.memory.plan import Counts, Plan, plan_of
+from bayesdual.memory.shares import by_class
+from bayesdual.memory.soft_labels import soft_labels
+from bayesdual.memory.spread import Spread
+from bayesdual.memory.vectors import Condenser
+from bayesdual.stream import Predict
 
 FORMAT = "bayesdual-memory-1"
 
 
 class Memory:
     """Exemplars of the past, at most ``budget`` of them, and how many examples they stand for.
+
+    When an experience has been learned, :meth:`plan` says what will be kept, :meth:`make_room` merges what has to go,
+    :meth:`take_in` takes the new exemplars in, and :meth:`relabel` renews all soft labels.
 
     Args:
         budget: Greatest number of exemplars, at least 0 (0: nothing is kept).
@@ -43,81 +53,95 @@ class Memory:
         if budget < 0:
             raise ValueError(f"memory_size is {budget}: give the number of examples to keep, 0 or more.")
         self.budget = budget
-        self.exemplars: Exemplars | None = None
-        self.counts: dict[tuple[int, int], int] = {}  # examples seen, by (class, experience)
+        self.spread = Spread()  # of the examples around the exemplars that are means
+        self._exemplars: Exemplars | None = None
+        self._counts: Counts = {}
         self._drawn_from: tuple[Exemplars, Tensor, Tensor] | None = None  # and its labels and weights, on the CPU
 
     def __len__(self) -> int:
-        return 0 if self.exemplars is None else len(self.exemplars)
+        return 0 if self._exemplars is None else len(self._exemplars)
+
+    @property
+    def exemplars(self) -> Exemplars | None:
+        """What is kept, by class and experience, the most important first; None while that is nothing."""
+        return self._exemplars
+
+    @property
+    def counts(self) -> Counts:
+        """Examples seen, by (class, experience)."""
+        return self._counts
 
     @property
     def examples_seen(self) -> int:
         """Number of examples of all past experiences: what the weights would sum to if no class was left out."""
-        return sum(self.counts.values())
+        return sum(self._counts.values())
 
-    def room_for(self, y: Tensor, experience: int, generator: torch.Generator | None = None) -> dict[int, int]:
-        """How many exemplars of each class of a new experience there is room for.
-
-        An experience may come in pieces, as online streams do, under one index. Then the room is what a uniform draw
-        from all pieces so far would give to the newest (reservoir sampling, a piece at a time).
+    def plan(self, y: Tensor, experience: int, generator: torch.Generator | None = None) -> Plan:
+        """What is going to be kept once the examples of an experience, or of its next piece, are taken in.
 
         Args:
-            y: Labels of the experience's examples, or of its next piece's, shape (N,).
-            experience: Its index.
+            y: Their labels, shape (N,).
+            experience: Index of the experience.
             generator: Source of randomness, on the CPU; PyTorch's own if None.
 
         Raises:
             ValueError: The budget is smaller than the number of classes seen.
         """
-        counts = self._counts_with(y, experience)
-        classes = {c for c, _ in counts}
-        if 0 < self.budget < len(classes):
-            raise ValueError(
-                f"memory_size is {self.budget} but {len(classes)} classes have been seen: "
-                "give it at least one example per class."
-            )
-        shares = quotas(counts, self.budget)
-        room = {}
-        for c in y.unique().tolist():
-            seen, before = counts[c, experience], self.counts.get((c, experience), 0)
-            drawn = torch.randperm(seen, generator=generator)[: shares[c, experience]] if before else None
-            room[c] = shares[c, experience] if drawn is None else int((drawn >= before).sum())
-        return room
+        return plan_of(self._counts, y, experience, self.budget, generator)
 
-    def shares_with(self, y: Tensor, experience: int) -> dict[tuple[int, int], int]:
-        """How many exemplars each (class, experience) may keep once examples with labels ``y`` (N,) are taken in."""
-        return quotas(self._counts_with(y, experience), self.budget)
+    def make_room(self, plan: Plan, condense: Condenser) -> None:
+        """Merges the exemplars that a plan has no place for into those that stay, where they can be merged."""
+        if self._exemplars is None or not condense.applies_to(self._exemplars.x):
+            return
+        groups = []
+        for c, e in plan.shares:
+            group = self._exemplars.of(c, e)
+            stay = plan.staying(c, e)
+            if 0 < stay < len(group):
+                group = condense(group[:stay], group[stay:].x, group[stay:].weights)
+            groups.append(group)
+        self._exemplars = concatenate(groups)
 
-    def update(
-        self, new: Exemplars | None, y: Tensor, experience: int, generator: torch.Generator | None = None
-    ) -> None:
+    def take_in(self, plan: Plan, new: Exemplars | None, generator: torch.Generator | None = None) -> None:
         """Takes in the exemplars of a new experience, or of its next piece, and trims the old ones to their shares.
 
         Args:
-            new: Chosen exemplars, for each class at most what :meth:`room_for` gave, in the order of importance;
+            plan: What :meth:`plan` gave for all the experience's (or the piece's) examples.
+            new: Chosen exemplars, of each class at most as many as the plan has room for, in the order of importance;
                 their weights count only relative to each other. None if there was no room.
-            y: Labels of all the experience's (or the piece's) examples, shape (N,).
-            experience: Its index.
             generator: Source of randomness, on the CPU; PyTorch's own if None.
         """
-        self.update_counts(y, experience)
         kept = {}
-        for (c, e), n in quotas(self.counts, self.budget).items():
-            old, added = (None if part is None else part.of(c, e) for part in (self.exemplars, new))
+        for (c, e), n in plan.shares.items():
+            old, added = (None if part is None else part.of(c, e) for part in (self._exemplars, new))
             group = _mix(old, added, n, generator) if old and added else (old or added)
             if n and group:
                 kept[c, e] = group[:n]
-        seen, present = by_class(self.counts), by_class({key: self.counts[key] for key in kept})
+        seen, present = by_class(plan.counts), by_class({key: plan.counts[key] for key in kept})
         for (c, e), group in kept.items():
-            stands_for = self.counts[c, e] * (seen[c] / present[c])
+            stands_for = plan.counts[c, e] * (seen[c] / present[c])
             kept[c, e] = replace(group, weights=group.weights * (stands_for / group.weights.sum()))
-        self.exemplars = concatenate(list(kept.values()))
+        self._exemplars = concatenate(list(kept.values())) if kept else None
+        self._counts = plan.counts
 
-    def update_counts(self, y: Tensor, experience: int) -> None:
-        """Counts the examples of a new experience, shape (N,), by class."""
-        self.counts = self._counts_with(y, experience)
+    def relabel(self, predict: Predict, temperature: float, generator: torch.Generator) -> None:
+        """Gives all exemplars the soft labels of the network as it is now.
 
-    def draw(self, n: int, generator: torch.Generator) -> Exemplars:
+        Args:
+            predict: Its logits, of inputs and task labels.
+            temperature: T of the soft labels.
+            generator: Source of randomness, on the CPU.
+        """
+        if (z := self._exemplars) is not None:
+            logits = soft_labels(predict, z, self.spread, self.examples_seen, temperature, generator)
+            self._exemplars = replace(z, logits=logits)
+
+    def to(self, device: torch.device | str) -> None:
+        """Moves what is kept."""
+        if self._exemplars is not None:
+            self._exemplars = self._exemplars.to(device)
+
+    def draw(self, n: int, generator: torch.Generator, noise: float = 0.0) -> Exemplars:
         """Returns ``n`` exemplars, each as often as it stands for past examples (give or take one), in random order.
 
         That is systematic sampling: exemplars in random order, class by class, take up a length of their weight each,
@@ -127,14 +151,15 @@ class Memory:
         Args:
             n: Number of exemplars to return.
             generator: Source of randomness, on the CPU.
+            noise: Scale of the noise that gives means of examples the spread of these; 0: none.
 
         Raises:
             ValueError: The memory is empty.
         """
-        if self.exemplars is None:
+        if self._exemplars is None:
             raise ValueError("the memory is empty: nothing can be drawn from it.")
-        if self._drawn_from is None or self._drawn_from[0] is not self.exemplars:
-            self._drawn_from = self.exemplars, self.exemplars.y.cpu(), self.exemplars.weights.cpu()
+        if self._drawn_from is None or self._drawn_from[0] is not self._exemplars:
+            self._drawn_from = self._exemplars, self._exemplars.y.cpu(), self._exemplars.weights.cpu()
         known, y, weights = self._drawn_from
         order = torch.randperm(len(y), generator=generator)
         order = order[y[order].argsort(stable=True)]
@@ -143,35 +168,39 @@ class Memory:
         places = torch.searchsorted(until, steps).clamp_max(len(y) - 1)  # rounding
         rows = order[places[torch.randperm(n, generator=generator)]]
         drawn = known[rows.to(known.y.device)]
-        return replace(drawn, weights=torch.ones_like(drawn.weights))
+        x = self.spread.around(drawn.x, self.examples_seen, noise, generator) if noise else drawn.x
+        return replace(drawn, x=x, weights=torch.ones_like(drawn.weights))
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """Tensors and plain numbers only: loads with ``weights_only=True``."""
         return {
             "budget": self.budget,
-            "counts": [[c, e, n] for (c, e), n in sorted(self.counts.items())],
-            "exemplars": None if self.exemplars is None else self.exemplars.tensors(),
+            "counts": [[c, e, n] for (c, e), n in sorted(self._counts.items())],
+            "exemplars": None if self._exemplars is None else self._exemplars.tensors(),
+            "spread": self.spread.state_dict(),
         }
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave.
 
         Raises:
-            ValueError: The state is of a memory with another budget.
+            ValueError: The state is of a memory with another budget, or of a version with another spread.
         """
         if state["budget"] != self.budget:
             raise ValueError(
                 f"the checkpoint's memory holds {state['budget']} examples but memory_size is {self.budget}: "
                 "give the same memory_size."
             )
-        self.counts = {(c, e): n for c, e, n in state["counts"]}
-        self.exemplars = None if state["exemplars"] is None else Exemplars(**state["exemplars"])
+        if "spread" in state:  # files, and checkpoints made before there was one
+            self.spread.load_state_dict(state["spread"])
+        self._counts = {(c, e): n for c, e, n in state["counts"]}
+        self._exemplars = None if state["exemplars"] is None else Exemplars(**state["exemplars"])
 
     def save(self, path: str | Path) -> None:
-        """Writes the memory to one safetensors file, whose JSON header holds budget and counts."""
+        """Writes the exemplars to one safetensors file, whose JSON header holds budget and counts."""
         state = self.state_dict()
         header = {"format": FORMAT, "memory": json.dumps({k: state[k] for k in ("budget", "counts")})}
-        tensors = {} if self.exemplars is None else self.exemplars.tensors()
+        tensors = {} if self._exemplars is None else self._exemplars.tensors()
         tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
         write_whole(path, lambda temporary: save_file(tensors, temporary, header))
 
@@ -194,11 +223,6 @@ class Memory:
         memory = cls(state["budget"])
         memory.load_state_dict({**state, "exemplars": tensors or None})
         return memory
-
-    def _counts_with(self, y: Tensor, experience: int) -> dict[tuple[int, int], int]:
-        classes, numbers = y.unique(return_counts=True)
-        added = zip(classes.tolist(), numbers.tolist(), strict=True)
-        return {**self.counts, **{(c, experience): n + self.counts.get((c, experience), 0) for c, n in added}}
 
 
 def _mix(old: Exemplars, new: Exemplars, n: int, generator: torch.Generator | None) -> Exemplars:

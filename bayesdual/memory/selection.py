@@ -30,7 +30,7 @@ class Candidates:
     Attributes:
         features: Inputs of the network's last layer, shape (N, D).
         logits: The network's logits, shape (N, C).
-        scores: How much the posterior hangs on each (see ``bayesdual.sensitivity``), shape (N,).
+        scores: How much the posterior relies on each (see ``bayesdual.posterior``), shape (N,).
     """
 
     features: Tensor

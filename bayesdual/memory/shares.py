@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
 
@@ -30,7 +30,7 @@ def fair_shares(available: Sequence[int], budget: int) -> list[int]:
     return shares
 
 
-def quotas(available: dict[tuple[int, int], int], budget: int) -> dict[tuple[int, int], int]:
+def quotas(available: Mapping[tuple[int, int], int], budget: int) -> dict[tuple[int, int], int]:
     """How many exemplars each (class, experience) may keep.
 
     Args:
@@ -56,7 +56,7 @@ def draw_order(label: int, experience: int) -> bytes:
     return sha256(f"{label}/{experience}".encode()).digest()
 
 
-def by_class(counts: dict[tuple[int, int], int]) -> Counter[int]:
+def by_class(counts: Mapping[tuple[int, int], int]) -> Counter[int]:
     """Sums of what is given by (class, experience)."""
     sums = Counter[int]()
     for (c, _), n in counts.items():

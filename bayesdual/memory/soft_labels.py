@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,24 @@ from bayesdual.stream import Predict
 
 PREDICTIONS = 8  # that a soft label is the mean of
 BATCH = 1000
+
+
+def soft_labels(
+    predict: Predict,
+    z: Exemplars,
+    spread: Spread,
+    examples: float,
+    temperature: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """What the network says now of exemplars, as logits, shape (M, C): the K-prior's old model is the last one.
+
+    Of memory vectors with a spread it is the mean prediction; for arguments see :func:`mean_predictions`.
+    """
+    if spread:
+        return mean_predictions(predict, z, spread, examples, temperature, generator)
+    parts = zip(z.x.split(BATCH), z.t.split(BATCH), strict=True)
+    return torch.cat([predict(*part).float() for part in parts])
 
 
 def mean_predictions(
@@ -33,9 +53,7 @@ def mean_predictions(
     """
     labels = []
     for x, t in zip(z.x.split(BATCH), z.t.split(BATCH), strict=True):
-        total: Tensor | float = 0.0
-        for _ in range(PREDICTIONS):
-            logits = predict(spread.around(x, examples, 1.0, generator), t).float()
-            total = total + (logits / temperature).softmax(1)
+        noisy = (spread.around(x, examples, 1.0, generator) for _ in range(PREDICTIONS))
+        total = reduce(torch.add, ((predict(part, t).float() / temperature).softmax(1) for part in noisy))
         labels.append((temperature * (total / PREDICTIONS).log()).clamp_min(IMPOSSIBLE))
     return torch.cat(labels)

@@ -1,6 +1,6 @@
 """The spread of examples around the memory vectors that stand for them, given back as noise.
 
-A memory vector x_z that is the mean of a cell Z of examples (``bayesdual/condensation.py``) keeps the first moment of
+A memory vector x_z that is the mean of a cell Z of examples (``bayesdual/memory/vectors.py``) keeps the first moment of
 what a linear layer sees, for whatever weights, and loses the second. What all vectors together lose is put back: a
 vector is replayed as one of the inputs that it may stand for,
 
@@ -33,19 +33,19 @@ class Spread:
     def __bool__(self) -> bool:
         return self._draws is not None
 
-    def add(self, apart: Tensor, generator: torch.Generator) -> None:
+    def add(self, deviations: Tensor, generator: torch.Generator) -> None:
         """Takes in what was lost when vectors were made or merged.
 
         Args:
-            apart: sqrt(w) (x - x_z) of what was merged into them, shape (n, D).
+            deviations: sqrt(w) (x - x_z) of what was merged into them, shape (n, D).
             generator: Source of randomness, on the CPU.
 
         Raises:
             ValueError: Inputs were infinite or not numbers.
         """
-        if not apart.isfinite().all():
+        if not deviations.isfinite().all():
             raise ValueError("inputs of the memory are infinite or not numbers: look for them in the training data.")
-        new = torch.randn(DRAWS, len(apart), generator=generator).to(apart) @ apart
+        new = torch.randn(DRAWS, len(deviations), generator=generator).to(deviations) @ deviations
         self._draws = new if self._draws is None else new.add_(self._draws.to(new))
 
     def around(self, x: Tensor, examples: float, scale: float, generator: torch.Generator) -> Tensor:
@@ -80,5 +80,5 @@ class Spread:
             ValueError: The state is of an older version, which kept a matrix.
         """
         if "draws" not in state:
-            raise ValueError("the checkpoint is of an older version of bayesdual, with another spread: learn anew.")
+            raise ValueError("the checkpoint is of an older version of bayesdual, with another spread: learn again.")
         self._draws = state["draws"]

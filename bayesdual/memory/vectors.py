@@ -16,11 +16,14 @@ When a class's share of the memory shrinks, the exemplars that must go are merge
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from bayesdual.memory.exemplars import Exemplars
+from bayesdual.memory.spread import Spread
 from bayesdual.models import sees_means
 
 SCATTERED = 300  # inputs that are asked how far they are from what stands for them
@@ -32,13 +35,13 @@ class Condensed(NamedTuple):
     Attributes:
         x: Inputs, shape (n, ...), of the type of those that they stand for.
         weights: How many each stands for, shape (n,).
-        apart: sqrt(w) (x - x_z) of the others, of inputs in one row, shape (m, D); None where noise of that covariance
-            would not make inputs that they stand for.
+        deviations: sqrt(w) (x - x_z) of the others, of inputs in one row, shape (m, D); None where noise of that
+            covariance would not make inputs that they stand for.
     """
 
     x: Tensor
     weights: Tensor
-    apart: Tensor | None = None
+    deviations: Tensor | None = None
 
 
 Merging = Callable[[Tensor, Tensor, int], Condensed]
@@ -47,9 +50,54 @@ Condensation = Callable[[nn.Module, torch.dtype], Merging | None]
 """The network and the type of its inputs, to how these are merged; None: exemplars stay as they are."""
 
 
+class Condenser:
+    """Makes exemplars of a class stand for others of it, too; what their means leave out goes into the spread.
+
+    Args:
+        condensation: How inputs are merged, of which network and type; None: exemplars stay as they are.
+        module: The network.
+        spread: Of the examples around the exemplars; None: what means leave out is lost.
+        generator: Source of randomness, on the CPU.
+    """
+
+    def __init__(
+        self, condensation: Condensation | None, module: nn.Module, spread: Spread | None, generator: torch.Generator
+    ) -> None:
+        self._condensation = condensation
+        self._module = module
+        self._spread = spread
+        self._generator = generator
+
+    def applies_to(self, x: Tensor) -> bool:
+        """Whether inputs of this type are merged at all."""
+        return self._merging(x.dtype) is not None
+
+    def __call__(self, exemplars: Exemplars, x: Tensor, weights: Tensor, examples: float | None = None) -> Exemplars:
+        """Returns the exemplars, standing for others too.
+
+        Args:
+            exemplars: M exemplars of one class, of a type that this applies to.
+            x: The inputs of others of the class, shape (N, ...).
+            weights: Number of examples that each of these stands for, shape (N,).
+            examples: How many examples all of them stand for; None: as many as the weights say.
+        """
+        merge = self._merging(x.dtype)
+        if merge is None:
+            raise ValueError(f"inputs of type {x.dtype} are not merged for this network: ask applies_to first.")
+        x, weights = torch.cat([exemplars.x, x]), torch.cat([exemplars.weights, weights])
+        new = merge(x, weights, len(exemplars))
+        if new.deviations is not None and self._spread is not None:
+            more = 1.0 if examples is None else examples / float(weights.sum())
+            self._spread.add(new.deviations * more**0.5, self._generator)
+        return replace(exemplars, x=new.x, weights=new.weights)
+
+    def _merging(self, dtype: torch.dtype) -> Merging | None:
+        return None if self._condensation is None else self._condensation(self._module, dtype)
+
+
 def memory_vectors(module: nn.Module, dtype: torch.dtype) -> Merging | None:
     """``cell_means`` where the network sees means, and inputs have one, as tokens have not."""
-    return cell_means if can_be_averaged(dtype) and sees_means(module) else None
+    return cell_means if sees_means(module) and can_be_averaged(dtype) else None
 
 
 def cell_means(x: Tensor, weights: Tensor, n: int) -> Condensed:
@@ -61,7 +109,7 @@ def cell_means(x: Tensor, weights: Tensor, n: int) -> Condensed:
         n: How many are to stay, between 1 and N.
 
     Returns:
-        Inputs in the order of the first n, their weights, of the same sum as ``weights``, and how far all are
+        Inputs in the order of the first n, their weights, of the same sum as ``weights``, and the deviations of all
         from them.
 
     Raises:
@@ -77,12 +125,12 @@ def cell_means(x: Tensor, weights: Tensor, n: int) -> Condensed:
     totals = torch.zeros(n, device=x.device).index_add_(0, cell, weights)
     sums = torch.zeros_like(flat[:n]).index_add_(0, cell, flat * weights[:, None])
     means = sums / totals[:, None]
-    apart = apart_from(means[cell], flat, weights)
+    deviations = deviations_from(means[cell], flat, weights)
     means = means.view(n, *x.shape[1:])
-    return Condensed((means.round() if x.dtype == torch.uint8 else means).to(x.dtype), totals, apart)
+    return Condensed((means.round() if x.dtype == torch.uint8 else means).to(x.dtype), totals, deviations)
 
 
-def apart_from(centres: Tensor, x: Tensor, weights: Tensor) -> Tensor:
+def deviations_from(centres: Tensor, x: Tensor, weights: Tensor) -> Tensor:
     """sqrt(w) (x - c) of inputs, shape (n, D); of many, that of some, in place of all.
 
     Args:
@@ -96,4 +144,5 @@ def apart_from(centres: Tensor, x: Tensor, weights: Tensor) -> Tensor:
 
 
 def can_be_averaged(dtype: torch.dtype) -> bool:
+    """Whether inputs of a type have a mean, as images have and tokens have not."""
     return dtype.is_floating_point or dtype == torch.uint8

@@ -7,7 +7,7 @@ from bayesdual.posterior.function_variance import (
     function_variance,
     function_variance_mc,
 )
-from bayesdual.posterior.gaussian import Posterior
+from bayesdual.posterior.gaussian import HasPrecision, Posterior
 from bayesdual.posterior.last_layer import last_layer_variance, watching_last_linear
 from bayesdual.posterior.sensitivity import (
     Sensitivities,
@@ -22,6 +22,7 @@ from bayesdual.posterior.sensitivity import (
 from bayesdual.posterior.survey import SCORING_BATCH, Scored, score_examples
 
 __all__ = [
+    "HasPrecision",
     "HasVariance",
     "Posterior",
     "SCORING_BATCH",

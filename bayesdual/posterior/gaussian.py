@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,11 +19,14 @@ from torch.func import functional_call
 
 from bayesdual.files import write_whole
 
-if TYPE_CHECKING:
-    from bayesdual.ivon import IVON
-
-
 FORMAT = "bayesdual-posterior-1"
+
+
+@runtime_checkable
+class HasPrecision(Protocol):
+    """An optimizer that learns a posterior, as IVON does: it knows the precision of the parameters it trains."""
+
+    def precision(self) -> Mapping[Tensor, Tensor]: ...
 
 
 class Posterior:
@@ -48,8 +51,13 @@ class Posterior:
         self.precision = dict(precision)
 
     @classmethod
-    def from_optimizer(cls, module: nn.Module, optimizer: IVON) -> Posterior:
-        """The posterior that IVON has learned: precision = ess (hess + weight_decay).
+    def of(cls, module: nn.Module, optimizer: object) -> Posterior | None:
+        """The posterior that an optimizer has learned (see :meth:`from_optimizer`); None if it learns none, as Adam."""
+        return cls.from_optimizer(module, optimizer) if isinstance(optimizer, HasPrecision) else None
+
+    @classmethod
+    def from_optimizer(cls, module: nn.Module, optimizer: HasPrecision) -> Posterior:
+        """The posterior that an optimizer has learned; IVON's precision is ess (hess + weight_decay).
 
         Args:
             module: The network, at the mean.

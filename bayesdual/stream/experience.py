@@ -73,7 +73,7 @@ class TensorData:
 
 
 class DatasetData:
-    """The examples of one experience behind an Avalanche dataset.
+    """The examples of one experience behind an Avalanche dataset; its transforms say what networks take.
 
     Args:
         dataset: The experience's dataset; its items are (input, label, task label).
@@ -82,6 +82,9 @@ class DatasetData:
     Raises:
         ValueError: The dataset has no targets.
     """
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     def __init__(self, dataset: Any, name: str) -> None:
         if not hasattr(dataset, "targets"):
@@ -147,16 +150,20 @@ def classes_of(experience: Any) -> list[int]:
 
 
 def normalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Returns (x / 255 - mean) / std as float32, channel by channel.
+    """Inputs as networks take them: images in uint8 become (x / 255 - mean) / std in float32; all else stays as it is.
 
     Args:
-        x: uint8 images, shape (..., C, H, W).
-        mean: Mean of each of the C channels, on the scale 0..1.
-        std: Standard deviation of each of the C channels, on the scale 0..1.
+        x: Inputs, shape (B, C, ...).
+        mean: Mean of each of the C channels (or one of all), on the scale 0..1; empty: inputs are used as they are.
+        std: Standard deviation of each of the C channels (or one of all), on the scale 0..1.
     """
-    return x.to(torch.float32).div_(255).sub_(_per_channel(mean, x.device)).div_(_per_channel(std, x.device))
+    if x.dtype != torch.uint8 or not mean:
+        return x
+    of_channels = (-1, *[1] * (x.dim() - 2))
+    mean_, std_ = (_on(values, x.device).view(of_channels) for values in (mean, std))
+    return x.to(torch.float32).div_(255).sub_(mean_).div_(std_)
 
 
 @lru_cache(maxsize=64)
-def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
+def _on(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)

@@ -168,9 +168,7 @@ def _build(name: str, settings: dict[str, Any], network: nn.Module, n_experience
 
 
 def _tensors(data: TensorData | DatasetData) -> Tensors:
-    x = data.take(torch.arange(len(data)))
-    mean = getattr(data, "mean", ())
-    return (normalise(x, mean, data.std) if mean else x), data.y
+    return normalise(data.take(torch.arange(len(data))), data.mean, data.std), data.y
 
 
 def _avalanche_stream(tensors: Iterable[Tensors]) -> list[Any]:

@@ -28,9 +28,9 @@ def exemplars(y, experience=0, width=4, weights=None):
 def learn(memory, y, experience):
     """Fills the memory as an experience with labels ``y`` would, keeping the first of each class."""
     y = torch.as_tensor(y)
-    room = memory.room_for(y, experience)
-    rows = torch.cat([torch.nonzero(y == c).squeeze(1)[:n] for c, n in room.items()])
-    memory.update(exemplars(y[rows], experience), y, experience)
+    plan = memory.plan(y, experience)
+    rows = torch.cat([torch.nonzero(y == c).squeeze(1)[:n] for c, n in plan.room.items()])
+    memory.take_in(plan, exemplars(y[rows], experience))
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=8), st.integers(0, 100))
@@ -99,14 +99,14 @@ def test_trimming_drops_the_least_important():
 def test_relative_weights_survive_trimming():
     memory = Memory(2)
     y = torch.zeros(30, dtype=torch.int64)
-    memory.update(exemplars([0, 0], weights=[2.0, 1.0]), y, 0)
+    memory.take_in(memory.plan(y, 0), exemplars([0, 0], weights=[2.0, 1.0]))
     assert memory.exemplars.weights.tolist() == pytest.approx([20.0, 10.0])
 
 
 def test_a_budget_below_the_number_of_classes_is_refused_in_a_sentence():
     memory = Memory(2)
     with pytest.raises(ValueError, match="memory_size is 2 but 3 classes"):
-        memory.room_for(torch.tensor([0, 1, 2]), 0)
+        memory.plan(torch.tensor([0, 1, 2]), 0)
 
 
 def test_draws_from_a_memory_smaller_than_the_batch_use_all_of_it_equally():
@@ -119,9 +119,9 @@ def test_draws_from_a_memory_smaller_than_the_batch_use_all_of_it_equally():
 
 def test_exemplars_are_drawn_as_often_as_they_stand_for_examples_and_so_are_classes():
     memory, generator = Memory(6), torch.Generator().manual_seed(0)
-    learn(memory, [0] * 30 + [1] * 30, 0)
     weights = torch.tensor([1.0, 9.0, 20.0, 10.0, 10.0, 10.0])
-    memory.exemplars = replace(memory.exemplars, weights=weights, scores=torch.arange(6.0))
+    new = replace(exemplars([0, 0, 0, 1, 1, 1], weights=weights.tolist()), scores=torch.arange(6.0))
+    memory.take_in(memory.plan(torch.tensor([0] * 30 + [1] * 30), 0), new)
     for _ in range(20):
         drawn = memory.draw(12, generator)
         assert torch.bincount(drawn.y).tolist() == [6, 6]

@@ -18,11 +18,11 @@ COVARIANCE = torch.tensor([[4.0, 3.0], [3.0, 9.0]])
 def spread_of(covariance, seed=9):
     """Of one example: what is asked for of more has a smaller covariance."""
     spread = Spread()
-    spread.add(apart_with(covariance), generator(seed))
+    spread.add(deviations_with(covariance), generator(seed))
     return spread
 
 
-def apart_with(covariance):
+def deviations_with(covariance):
     """Differences with this sum of squares."""
     values, vectors = torch.linalg.eigh(covariance)
     return values.sqrt()[:, None] * vectors.T
@@ -42,7 +42,7 @@ def test_variances_add_up_and_are_shared_by_the_examples():
     spread = spread_of(COVARIANCE)
     source = generator(10)
     for _ in range(3):
-        spread.add(apart_with(COVARIANCE), source)
+        spread.add(deviations_with(COVARIANCE), source)
     noisy = spread.around(torch.zeros(40_000, 2), 4, 1.0, generator())
     assert torch.allclose(noisy.T.cov(), COVARIANCE, atol=1.2)
 
@@ -138,7 +138,7 @@ def test_a_memory_that_held_all_examples_has_a_spread_once_they_are_merged():
     network = MLP(8, (16,), 4).eval()
     for i, classes in enumerate([[0, 1], [2, 3]]):
         algorithm.end_experience(network, lambda x, t: network(x), experience(classes, i), i)
-        assert bool(algorithm._spread) == (i == 1)
+        assert bool(algorithm.memory.spread) == (i == 1)
     assert algorithm.replay().x.isfinite().all()
 
 
@@ -152,16 +152,20 @@ def test_without_spread_vectors_and_soft_labels_are_those_of_the_means():
         BayesDual(spread=-1)
 
 
-def test_a_checkpoint_goes_on_with_the_same_draws_and_older_ones_load():
+def test_a_checkpoint_goes_on_with_the_same_draws_wherever_a_version_kept_them():
     algorithm, _ = learned()
     state = algorithm.state_dict()
-    other = BayesDual(12)
-    other.load_state_dict(state)
-    assert torch.equal(other.replay().x, algorithm.replay().x)
-    old = BayesDual(12)
-    old.load_state_dict({name: part for name, part in state.items() if name != "spread"})
-    rows = {tuple(row) for row in old.memory.exemplars.x.tolist()}
-    assert all(tuple(row) in rows for row in old.replay().x.tolist())
+    memory = {name: part for name, part in state["memory"].items() if name != "spread"}
+    beside = {**state, "memory": memory, "spread": state["memory"]["spread"]}
+    expected = algorithm.replay().x
+    for saved in (state, beside):
+        other = BayesDual(12)
+        other.load_state_dict(saved)
+        assert torch.equal(other.replay().x, expected)
+    oldest = BayesDual(12)
+    oldest.load_state_dict({**state, "memory": memory})  # of before there was a spread
+    rows = {tuple(row) for row in oldest.memory.exemplars.x.tolist()}
+    assert all(tuple(row) in rows for row in oldest.replay().x.tolist())
 
 
 def test_every_process_replays_its_part_of_the_same_draw():

@@ -13,20 +13,20 @@ from bayesdual.stream import TensorData
 def test_the_rest_is_merged_into_the_nearest_by_hand():
     x = torch.tensor([[0.0], [10.0], [2.0], [9.0], [13.0]])
     w = torch.tensor([1.0, 1.0, 3.0, 1.0, 2.0])
-    merged, weights, apart = cell_means(x, w, 2)
+    merged, weights, deviations = cell_means(x, w, 2)
     assert merged.flatten().tolist() == [6 / 4, (10 + 9 + 26) / 4]
     assert weights.tolist() == [4.0, 4.0]
-    lost = w @ x.square() - weights @ merged.square()  # of the second moment, in which means and what is apart add up
-    assert float(apart.T @ apart) == pytest.approx(lost.item())
+    lost = w @ x.square() - weights @ merged.square()  # of the second moment, in which means and deviations add up
+    assert float(deviations.T @ deviations) == pytest.approx(lost.item())
 
 
-def test_how_far_many_are_apart_is_measured_on_some():
+def test_the_deviations_of_many_are_measured_on_some():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1600, 3, generator=generator) @ torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 3.0]])
-    merged, totals, apart = cell_means(x, torch.ones(1600), 10)
-    assert len(apart) == 267
+    merged, totals, deviations = cell_means(x, torch.ones(1600), 10)
+    assert len(deviations) == 267
     lost = x.T @ x - (merged * totals[:, None]).T @ merged
-    assert 0.02 < float((apart.T @ apart - lost).norm() / lost.norm()) < 0.2
+    assert 0.02 < float((deviations.T @ deviations - lost).norm() / lost.norm()) < 0.2
 
 
 def test_a_linear_layer_gives_the_same_mean_whatever_its_weights():
@@ -139,7 +139,7 @@ def test_exemplars_stay_as_they_are_where_means_are_not_seen(kind):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TensorData, "take", lambda self, rows: taken.append(len(rows)) or take(self, rows))
         algorithm.end_experience(network, predict, data, 0)
-    assert memory_vectors(network, x.dtype) is None and not algorithm._spread
+    assert memory_vectors(network, x.dtype) is None and not algorithm.memory.spread
     kept = algorithm.memory.exemplars
     assert torch.equal(kept.x, x[:4]) and kept.weights.tolist() == [6, 12, 18, 24]
     assert taken == [60, 4]

@@ -39,6 +39,18 @@ def test_comes_from_an_optimizer():
     assert not torch.equal(posterior.mean["3.weight"], module[3].weight)  # it was a copy
 
 
+def test_of_an_optimizer_there_is_one_if_it_learns_precisions():
+    module, optimizer, _ = trained()
+    assert same(Posterior.of(module, optimizer).precision, Posterior.from_optimizer(module, optimizer).precision)
+    assert Posterior.of(module, torch.optim.Adam(module.parameters())) is None
+
+    class Other(torch.optim.SGD):
+        def precision(self):
+            return {module[3].bias: torch.full((3,), 7.0)}
+
+    assert Posterior.of(module, Other(module.parameters())).precision["3.bias"].tolist() == [7.0] * 3
+
+
 def test_of_an_untrained_network_is_the_start():
     module, optimizer, _ = trained(steps=0, hess_init=0.3)
     precision = Posterior.from_optimizer(module, optimizer).precision
