@@ -117,7 +117,7 @@ def test_selection_and_memory_vectors(ours):
     means, totals, left_out = ours.cell_means(x, weights, 12)
     theirs = cell_means(x, weights, 12)
     assert torch.equal(means, theirs.x) and torch.allclose(totals, theirs.weights, rtol=1e-6)
-    assert torch.allclose(left_out, theirs.apart, rtol=1e-5, atol=1e-4)  # grey levels of 0 to 255
+    assert torch.allclose(left_out, theirs.deviations, rtol=1e-5, atol=1e-4)  # grey levels of 0 to 255
     for available, budget in (([50, 50], 100), ([9] * 7, 40), ([3, 40, 1, 40], 50), ([5, 5], 100)):
         assert ours.fair_shares(available, budget) == fair_shares(available, budget)
 
