@@ -130,7 +130,7 @@ class BayesDual:
         z = self.replay()
         if z is None:
             return self.total_loss(module, F.cross_entropy(predict(x, t), y))
-        logits = predict(torch.cat([x, z.x]), torch.cat([t, z.t]))
+        logits = predict(torch.cat([x, z.x]), torch.cat([t, z.tasks]))
         return self.total_loss(module, F.cross_entropy(logits[: len(y)], y), logits[len(y) :], z)
 
     def replay(self) -> Exemplars | None:

@@ -146,7 +146,7 @@ def learn_jointly(config: dict[str, Any]) -> dict[str, Any]:
     mask = task_classes(stream.stream("train"), config["model"]["network"]["init_args"]["n_classes"])
 
     def tensors(experiences: Any) -> list[tuple[Tensor, Tensor, Tensor]]:
-        return [(normalise(d.x, d.mean, d.std), d.y, d.t) for d in (e.tensors() for e in experiences)]
+        return [(normalise(d.x, d.mean, d.std), d.y, d.tasks) for d in (e.tensors() for e in experiences)]
 
     def logits(x: Tensor, t: Tensor) -> Tensor:
         return network(x).masked_fill(~mask[t], IMPOSSIBLE)

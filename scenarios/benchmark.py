@@ -79,7 +79,7 @@ class Images(Dataset):
         return TensorData(
             x=self.view(self.x[self.rows]),
             y=self.y[self.rows],
-            t=torch.full((len(self),), self.task_label, dtype=torch.int64),
+            tasks=torch.full((len(self),), self.task_label, dtype=torch.int64),
             index=self.rows.clone(),
             mean=self.mean,
             std=self.std,

@@ -144,7 +144,7 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):
         if z is None:
             return
         x, y, *t = self._new_batch = strategy.mbatch
-        strategy.mbatch = [torch.cat([x, self._inputs(z.x)]), y, *[torch.cat([labels, z.t]) for labels in t]]
+        strategy.mbatch = [torch.cat([x, self._inputs(z.x)]), y, *[torch.cat([labels, z.tasks]) for labels in t]]
 
     def after_forward(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
         if self._replayed is not None:

@@ -17,7 +17,7 @@ def experience(classes, n, seed, place=0, task=0):
     data = TensorData(
         x=(centres[y] + noise).clamp(0, 255).to(torch.uint8),
         y=y,
-        t=torch.full_like(y, task),
+        tasks=torch.full_like(y, task),
         index=torch.arange(len(y)),
         mean=(0.4,),
         std=(0.25,),

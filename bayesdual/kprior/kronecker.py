@@ -108,7 +108,9 @@ class KroneckerPrior:
             generator: Source of randomness, on the CPU.
         """
         rows = torch.randperm(len(data.y), generator=generator)[: self.examples]
-        new = factors(module, predict, data.take(rows).to(device), data.t[rows].to(device), self.temperature, generator)
+        new = factors(
+            module, predict, data.inputs(rows).to(device), data.tasks[rows].to(device), self.temperature, generator
+        )
         n, old = len(data.y), self._factors
         share = n / (self._count + n)
         for name, pair in new.items():

@@ -304,10 +304,10 @@ class Learner(LightningModule):
             logger.log_metrics({k: float(v) for k, v in values.items()}, self.trainer.global_step)
 
     def _count_logits(self, data: Any) -> int:
-        x = data.take(torch.arange(1))
+        x = data.inputs(torch.arange(1))
         try:
             with torch.no_grad(), evaluating(self.network):
-                logits = self(x, data.t[:1])
+                logits = self(x, data.tasks[:1])
         except RuntimeError as error:
             raise ValueError(
                 f"model.network does not take the inputs of data.benchmark, of shape {tuple(x.shape[1:])} ({error})."

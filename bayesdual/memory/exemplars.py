@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -21,7 +21,7 @@ class Exemplars:
         x: Inputs, shape (M, ...), of the type the stream gives them in (uint8 images stay uint8): examples, or means
             of examples around them.
         y: Labels, shape (M,), int64.
-        t: Task labels, shape (M,), int64.
+        tasks: Task labels, shape (M,), int64.
         logits: What the network said of them when the last experience ended, shape (M, C), float32: the soft labels.
         weights: Number of past examples that each stands for, shape (M,), float32.
         scores: How much the posterior relies on each, shape (M,), float32.
@@ -32,7 +32,7 @@ class Exemplars:
 
     x: Tensor
     y: Tensor
-    t: Tensor
+    tasks: Tensor
     logits: Tensor
     weights: Tensor
     scores: Tensor
@@ -56,7 +56,22 @@ class Exemplars:
         return Exemplars(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def tensors(self) -> dict[str, Tensor]:
+        """All of them by name, as they are saved."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Exemplars:
+        """What :meth:`tensors` gave, in this version or before 0.2, where task labels were called ``t``.
+
+        Raises:
+            ValueError: A tensor is missing, or there is one too many.
+        """
+        given = {"tasks" if name == "t" else name: tensor for name, tensor in tensors.items()}
+        wrong = sorted(given.keys() ^ {f.name for f in fields(cls)})
+        if wrong:
+            state = "has" if wrong[0] in given else "lacks"
+            raise ValueError(f"the saved memory {state} a tensor {wrong[0]!r}: it is of another version, or damaged.")
+        return cls(**given)
 
 
 def concatenate(parts: Sequence[Exemplars]) -> Exemplars:

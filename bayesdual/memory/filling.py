@@ -70,7 +70,7 @@ def new_exemplars(
         others = torch.ones(len(mine), dtype=torch.bool)
         others[places] = False
         if others.any() and condense.applies_to(exemplars.x):
-            x = data.take(rows[mine[others]]).to(device)
+            x = data.inputs(rows[mine[others]]).to(device)
             alike = replace(exemplars, weights=torch.ones_like(exemplars.weights))
             exemplars = condense(alike, x, torch.ones(len(x), device=device), int((data.y == label).sum()))
         groups.append(exemplars)
@@ -83,9 +83,9 @@ def _exemplars(
     """The examples at ``rows`` of the data, which are at ``places`` of what is known."""
     device = known.logits.device
     return Exemplars(
-        x=data.take(rows).to(device),
+        x=data.inputs(rows).to(device),
         y=data.y[rows].to(device),
-        t=data.t[rows].to(device),
+        tasks=data.tasks[rows].to(device),
         logits=known.logits[places],
         weights=weights.to(device, torch.float32),
         scores=known.scores[places],

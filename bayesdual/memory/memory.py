@@ -184,17 +184,19 @@ class Memory:
         """Restores what :meth:`state_dict` gave.
 
         Raises:
-            ValueError: The state is of a memory with another budget, or of a version with another spread.
+            ValueError: The state is of a memory with another budget, or of a version with another spread or other
+                exemplars.
         """
         if state["budget"] != self.budget:
             raise ValueError(
                 f"the checkpoint's memory holds {state['budget']} examples but memory_size is {self.budget}: "
                 "give the same memory_size."
             )
+        exemplars = None if state["exemplars"] is None else Exemplars.from_tensors(state["exemplars"])
         if "spread" in state:  # files, and checkpoints made before there was one
             self.spread.load_state_dict(state["spread"])
         self._counts = {(c, e): n for c, e, n in state["counts"]}
-        self._exemplars = None if state["exemplars"] is None else Exemplars(**state["exemplars"])
+        self._exemplars = exemplars
 
     def save(self, path: str | Path) -> None:
         """Writes the exemplars to one safetensors file, whose JSON header holds budget and counts."""
@@ -221,7 +223,10 @@ class Memory:
             raise ValueError(f"{path} is not a memory file: its header does not say {FORMAT}.")
         state = json.loads(header["memory"])
         memory = cls(state["budget"])
-        memory.load_state_dict({**state, "exemplars": tensors or None})
+        try:
+            memory.load_state_dict({**state, "exemplars": tensors or None})
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
         return memory
 
 

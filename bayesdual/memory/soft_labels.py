@@ -29,7 +29,7 @@ def soft_labels(
     """
     if spread:
         return mean_predictions(predict, z, spread, examples, temperature, generator)
-    parts = zip(z.x.split(BATCH), z.t.split(BATCH), strict=True)
+    parts = zip(z.x.split(BATCH), z.tasks.split(BATCH), strict=True)
     return torch.cat([predict(*part).float() for part in parts])
 
 
@@ -52,7 +52,7 @@ def mean_predictions(
         generator: Source of randomness, on the CPU.
     """
     labels = []
-    for x, t in zip(z.x.split(BATCH), z.t.split(BATCH), strict=True):
+    for x, t in zip(z.x.split(BATCH), z.tasks.split(BATCH), strict=True):
         noisy = (spread.around(x, examples, 1.0, generator) for _ in range(PREDICTIONS))
         total = reduce(torch.add, ((predict(part, t).float() / temperature).softmax(1) for part in noisy))
         labels.append((temperature * (total / PREDICTIONS).log()).clamp_min(IMPOSSIBLE))

@@ -142,8 +142,8 @@ def sensitivities(
     device = next(model.parameters()).device
     parts, done = [], 0
     for batch in wanted.split(batch_size):
-        for task in data.t[batch].unique():  # function_variance knows inputs only, so one task at a time
-            some = batch[data.t[batch] == task]
+        for task in data.tasks[batch].unique():  # function_variance knows inputs only, so one task at a time
+            some = batch[data.tasks[batch] == task]
             parts.append(_sensitivities(model, data, some, task.to(device), posterior, predict))
         done += len(batch)
         if progress is not None:
@@ -161,7 +161,7 @@ def _sensitivities(
     posterior: HasVariance,
     predict: Predict | None,
 ) -> Sensitivities:
-    x, y = data.take(rows).to(task.device), data.y[rows].to(task.device)
+    x, y = data.inputs(rows).to(task.device), data.y[rows].to(task.device)
     if predict is not None:
         posterior = SimpleNamespace(variance={f"model.{name}": v for name, v in posterior.variance.items()})
         model = _OneTask(model, predict, task)

@@ -47,7 +47,7 @@ def score_examples(
     weights = {} if posterior is None else posterior.variance
     with watching_last_linear(module) as last:
         for part in rows.split(SCORING_BATCH):
-            f = predict(data.take(part).to(device), data.t[part].to(device)).float()
+            f = predict(data.inputs(part).to(device), data.tasks[part].to(device)).float()
             p = f.softmax(1)
             variance = last.variance(weights)
             logits.append(f)

@@ -31,7 +31,7 @@ class ExperienceData(Protocol):
         ...
 
     @property
-    def t(self) -> Tensor:
+    def tasks(self) -> Tensor:
         """Task labels, shape (N,), int64."""
         ...
 
@@ -40,7 +40,7 @@ class ExperienceData(Protocol):
         """Position of each example in the source dataset, shape (N,), int64."""
         ...
 
-    def take(self, rows: Tensor) -> Tensor:
+    def inputs(self, rows: Tensor) -> Tensor:
         """Returns the inputs of some examples, shape (len(rows), ...), without augmentation."""
         ...
 
@@ -52,7 +52,7 @@ class TensorData:
     Attributes:
         x: Inputs, shape (N, ...), raw: uint8 images are normalised on the device, in the learner.
         y: Labels, shape (N,), int64.
-        t: Task labels, shape (N,), int64 (all 0 in a stream without task labels).
+        tasks: Task labels, shape (N,), int64 (all 0 in a stream without task labels).
         index: Position of each example in the source dataset, shape (N,), int64.
         mean: Per-channel mean of the inputs, on the scale 0..1; empty when ``x`` is used as it is.
         std: Per-channel standard deviation, on the scale 0..1; empty when ``x`` is used as it is.
@@ -60,7 +60,7 @@ class TensorData:
 
     x: Tensor
     y: Tensor
-    t: Tensor
+    tasks: Tensor
     index: Tensor
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -68,7 +68,7 @@ class TensorData:
     def __len__(self) -> int:
         return len(self.y)
 
-    def take(self, rows: Tensor) -> Tensor:
+    def inputs(self, rows: Tensor) -> Tensor:
         return self.x[rows]
 
 
@@ -96,13 +96,13 @@ class DatasetData:
         self.plain = dataset.eval() if hasattr(dataset, "eval") else dataset
         self.y = torch.as_tensor(list(dataset.targets), dtype=torch.int64)
         tasks = getattr(dataset, "targets_task_labels", None)
-        self.t = torch.zeros_like(self.y) if tasks is None else torch.as_tensor(list(tasks), dtype=torch.int64)
+        self.tasks = torch.zeros_like(self.y) if tasks is None else torch.as_tensor(list(tasks), dtype=torch.int64)
         self.index = torch.arange(len(self.y))
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def take(self, rows: Tensor) -> Tensor:
+    def inputs(self, rows: Tensor) -> Tensor:
         return torch.stack([torch.as_tensor(self.plain[int(i)][0]) for i in rows])
 
 

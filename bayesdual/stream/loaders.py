@@ -15,13 +15,13 @@ class Labelled(Dataset):
     """A dataset whose items are (input, label, task label), whatever else its own items hold."""
 
     def __init__(self, dataset: Any, data: DatasetData) -> None:
-        self._dataset, self._y, self._t = dataset, data.y, data.t
+        self._dataset, self._y, self._tasks = dataset, data.y, data.tasks
 
     def __len__(self) -> int:
         return len(self._y)
 
     def __getitem__(self, i: int) -> Batch:
-        return self._dataset[i][0], self._y[i], self._t[i]
+        return self._dataset[i][0], self._y[i], self._tasks[i]
 
 
 class TensorLoader:
@@ -54,4 +54,4 @@ class TensorLoader:
     def __iter__(self) -> Iterator[Batch]:
         data = self._data
         for rows in self._rows.split(self._batch_size):
-            yield data.x.index_select(0, rows), data.y[rows], data.t[rows]  # faster than x[rows]
+            yield data.x.index_select(0, rows), data.y[rows], data.tasks[rows]  # faster than x[rows]

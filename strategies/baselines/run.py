@@ -168,7 +168,7 @@ def _build(name: str, settings: dict[str, Any], network: nn.Module, n_experience
 
 
 def _tensors(data: TensorData | DatasetData) -> Tensors:
-    return normalise(data.take(torch.arange(len(data))), data.mean, data.std), data.y
+    return normalise(data.inputs(torch.arange(len(data))), data.mean, data.std), data.y
 
 
 def _avalanche_stream(tensors: Iterable[Tensors]) -> list[Any]:

@@ -76,7 +76,7 @@ def test_the_stream_and_the_network(ours):
             assert torch.equal(data.y, all_y[all_y // 2 == i])
     mine, _, predict = networks(ours)
     data = benchmark.test_stream[0].tensors()
-    assert torch.allclose(mine(data.x.flatten(1)), predict(data.x, data.t), atol=1e-6)
+    assert torch.allclose(mine(data.x.flatten(1)), predict(data.x, data.tasks), atol=1e-6)
 
 
 def test_ivon_makes_the_same_steps_with_the_same_noise(ours):
@@ -135,7 +135,7 @@ def test_experiences_end_alike_and_steps_have_the_same_loss(ours, monkeypatch):
         algorithm.begin_experience(data)
         x, batch = data.x.flatten(1), torch.arange(32)
         loss = ours.loss_of_step(mine, x[batch], data.y[batch], len(data), memory, prior, source)
-        want, parts = algorithm.loss(net, predict, data.x[batch], data.y[batch], data.t[batch])
+        want, parts = algorithm.loss(net, predict, data.x[batch], data.y[batch], data.tasks[batch])
         assert loss.item() == pytest.approx(want.item(), rel=1e-6)
         assert set(parts) == ({"new", "labels", "function_space", "weight_space"} if i else {"new"})
         gradient, wanted = (torch.autograd.grad(v, list(n.parameters())) for v, n in ((loss, mine), (want, net)))
@@ -164,7 +164,7 @@ def test_experiences_end_alike_and_steps_have_the_same_loss(ours, monkeypatch):
 def test_factors_and_soft_labels_from_the_same_draws(ours):
     mine, net, predict = networks(ours)
     data = SplitDigits().train_stream[1].tensors()
-    theirs = factors(net, predict, data.x, data.t, 3.0, generator())
+    theirs = factors(net, predict, data.x, data.tasks, 3.0, generator())
     for (A, G), pair in zip(ours.kronecker_factors(mine, data.x.flatten(1), generator()), theirs.values(), strict=True):
         assert torch.allclose(A, pair["inputs"], atol=1e-6) and torch.allclose(G, pair["outputs"], atol=1e-6)
     torch.manual_seed(1)

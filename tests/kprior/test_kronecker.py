@@ -22,7 +22,7 @@ def test_factors_are_those_of_the_curvature_of_a_linear_model():
     """For one linear layer, G -> mean of Lambda_T and A = mean of a a^T."""
     torch.manual_seed(0)
     net, d = nn.Linear(6, 3), data(20000)
-    got = factors(net, predictor(net), d.x, d.t, 2.0, torch.Generator().manual_seed(0))[""]
+    got = factors(net, predictor(net), d.x, d.tasks, 2.0, torch.Generator().manual_seed(0))[""]
     p = (net(d.x) / 2).softmax(1)
     want = torch.diag(p.mean(0)) - p.T @ p / len(p)
     assert torch.allclose(got["outputs"], want, atol=0.01)
@@ -103,7 +103,7 @@ def test_heads_of_other_tasks_are_held_too_in_proportion_to_their_examples():
     net, prior, generator = Heads(), KroneckerPrior(), torch.Generator().manual_seed(0)
     for task, n in ((0, 300), (1, 100)):
         x = data(n, seed=task)
-        prior.update(net, net, TensorData(x.x, x.y, x.t + task, x.index), None, "cpu", generator)
+        prior.update(net, net, TensorData(x.x, x.y, x.tasks + task, x.index), None, "cpu", generator)
         if task == 0:
             alone = prior.state_dict()["factors"]["heads.0"]
     after = prior.state_dict()["factors"]["heads.0"]

@@ -268,7 +268,7 @@ def relabelled(stream, name, place, y):
     data = experience.tensors()
     labels = data.y[:0] if y is None else torch.cat([torch.tensor([y]), data.y[1:]])
     n = len(labels)
-    data = replace(data, x=data.x[:n], y=labels, t=data.t[:n], index=data.index[:n])
+    data = replace(data, x=data.x[:n], y=labels, tasks=data.tasks[:n], index=data.index[:n])
     experience.tensors = lambda: data
     experience.classes_in_this_experience = labels.unique().tolist()
     return stream

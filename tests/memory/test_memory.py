@@ -1,11 +1,13 @@
 """The memory: fair shares, weights that stand for the past, draws and files."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from bayesdual.memory import IMPOSSIBLE, Exemplars, Memory, concatenate, fair_shares, quotas
 
@@ -16,7 +18,7 @@ def exemplars(y, experience=0, width=4, weights=None):
     return Exemplars(
         x=torch.arange(n, dtype=torch.uint8)[:, None],
         y=y,
-        t=torch.zeros_like(y),
+        tasks=torch.zeros_like(y),
         logits=torch.randn(n, width),
         weights=torch.ones(n) if weights is None else torch.tensor(weights),
         scores=torch.rand(n),
@@ -154,6 +156,37 @@ def test_files_and_states_give_the_memory_back(tmp_path):
         for name, tensor in memory.exemplars.tensors().items():
             assert torch.equal(tensor, getattr(other.exemplars, name)), name
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def old_state():
+    """A memory as versions before 0.2 saved it: task labels are called ``t``, and there is no spread beside it."""
+    tensors = exemplars([0, 1]).tensors()
+    tensors["t"] = tensors.pop("tasks") + 3
+    return {"budget": 5, "counts": [[0, 0, 7], [1, 0, 9]], "exemplars": tensors}
+
+
+def test_states_and_files_of_before_are_read(tmp_path):
+    state = old_state()
+    header = {"format": "bayesdual-memory-1", "memory": json.dumps({k: state[k] for k in ("budget", "counts")})}
+    save_file(state["exemplars"], tmp_path / "old.safetensors", header)
+    memory = Memory(5)
+    memory.load_state_dict(state)
+    for old in (memory, Memory.load(tmp_path / "old.safetensors")):
+        assert old.exemplars.tasks.tolist() == [3, 3] and old.exemplars.index.tolist() == [100, 101]
+        assert old.counts == {(0, 0): 7, (1, 0): 9} and not old.spread
+
+
+def test_states_and_files_with_other_tensors_are_refused_and_change_nothing(tmp_path):
+    state, memory = old_state(), Memory(5)
+    learn(memory, [2] * 4, 0)
+    del state["exemplars"]["scores"]
+    with pytest.raises(ValueError, match="the saved memory lacks a tensor 'scores'"):
+        memory.load_state_dict(state)
+    assert memory.counts == {(2, 0): 4} and len(memory) == 4
+    header = {"format": "bayesdual-memory-1", "memory": json.dumps({k: state[k] for k in ("budget", "counts")})}
+    save_file(state["exemplars"], tmp_path / "old.safetensors", header)
+    with pytest.raises(ValueError, match="old.safetensors: the saved memory lacks a tensor 'scores'"):
+        Memory.load(tmp_path / "old.safetensors")
 
 
 def test_other_files_and_other_budgets_are_refused(tmp_path):

@@ -114,7 +114,7 @@ def test_a_memory_of_a_convolutional_network_keeps_its_shares_and_its_soft_label
         algorithm.end_experience(network, normalised(network), data, i)
     exemplars = algorithm.memory.exemplars
     assert exemplars.x.dtype == torch.uint8 and exemplars.y.bincount().tolist() == [2, 2, 2, 2]
-    assert torch.allclose(exemplars.logits, normalised(network)(exemplars.x, exemplars.t), atol=1e-5)
+    assert torch.allclose(exemplars.logits, normalised(network)(exemplars.x, exemplars.tasks), atol=1e-5)
     assert exemplars.weights.tolist() == [15.0] * 8
 
 
@@ -135,9 +135,9 @@ def test_exemplars_stay_as_they_are_where_means_are_not_seen(kind):
     y = torch.zeros(60, dtype=torch.int64)
     data, taken = TensorData(x, y, y, torch.arange(60)), []
     algorithm = BayesDual(4, selection=lambda candidates, n, generator: (torch.arange(n), torch.arange(1.0, n + 1)))
-    take = TensorData.take
+    inputs = TensorData.inputs
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TensorData, "take", lambda self, rows: taken.append(len(rows)) or take(self, rows))
+        patch.setattr(TensorData, "inputs", lambda self, rows: taken.append(len(rows)) or inputs(self, rows))
         algorithm.end_experience(network, predict, data, 0)
     assert memory_vectors(network, x.dtype) is None and not algorithm.memory.spread
     kept = algorithm.memory.exemplars

@@ -137,10 +137,10 @@ def test_predict_prepares_inputs_and_knows_the_task():
     def predict(x, t):
         return net(2 * x).masked_fill(~allowed[t], -1e4)
 
-    data = TensorData(data.x, data.y.clamp(max=1), data.t, data.index)
+    data = TensorData(data.x, data.y.clamp(max=1), data.tasks, data.index)
     got = sensitivities(net, data, posterior, predict=predict, batch_size=10)
-    f = predict(data.x, data.t).detach()
-    v = function_variance(net, 2 * data.x, posterior) * allowed[data.t]
+    f = predict(data.x, data.tasks).detach()
+    v = function_variance(net, 2 * data.x, posterior) * allowed[data.tasks]
     assert torch.equal(got.rows, torch.arange(23))
     assert torch.allclose(got.loo_nll, leave_one_out_nll(f, data.y, v), rtol=1e-5)
     assert not got.leverage.isnan().any()

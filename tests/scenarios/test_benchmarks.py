@@ -67,7 +67,7 @@ def test_a_split_gives_each_experience_its_classes_of_the_source(digits):
             assert isinstance(tensors, TensorData) and tensors.x.dtype == torch.uint8
             assert tensors.y.unique().tolist() == sorted(order[2 * i : 2 * i + 2])
             assert torch.equal(tensors.x, x[tensors.index]) and torch.equal(tensors.y, y[tensors.index])
-            assert tensors.t.unique().tolist() == [0]
+            assert tensors.tasks.unique().tolist() == [0]
     assert benchmark.classes_order == order and benchmark.n_classes_per_exp == [2] * 5
 
 
@@ -87,12 +87,12 @@ def test_avalanche_sees_the_same_examples_as_the_tensors(digits, task_labels):
                 torch.testing.assert_close(x, expected, rtol=1e-5, atol=1e-6)
                 assert len(dataset) == len(tensors)
                 assert list(dataset.targets) == tensors.y.tolist()
-                assert list(dataset.targets_task_labels) == tensors.t.tolist()
-                assert tensors.t.unique().tolist() == [i if task_labels else 0]
+                assert list(dataset.targets_task_labels) == tensors.tasks.tolist()
+                assert tensors.tasks.unique().tolist() == [i if task_labels else 0]
                 for row in (0, 7, len(dataset) - 1):
                     image, label, task = dataset[row]
                     assert image.dtype == torch.float32 and torch.equal(image, x[row])
-                    assert (label, task) == (int(tensors.y[row]), int(tensors.t[row]))
+                    assert (label, task) == (int(tensors.y[row]), int(tensors.tasks[row]))
 
 
 def test_the_seed_draws_the_class_order_and_the_validation_part(digits):
