@@ -8,6 +8,7 @@ from bayesdual.posterior.function_variance import (
     function_variance_mc,
 )
 from bayesdual.posterior.gaussian import HasPrecision, Posterior
+from bayesdual.posterior.ggn import draw_pairs, ggn_diagonal, squared_gradients
 from bayesdual.posterior.last_layer import last_layer_variance, watching_last_linear
 from bayesdual.posterior.sensitivity import (
     Sensitivities,
@@ -30,9 +31,11 @@ __all__ = [
     "Sensitivities",
     "curvature",
     "directional_variance",
+    "draw_pairs",
     "function_covariance",
     "function_variance",
     "function_variance_mc",
+    "ggn_diagonal",
     "last_layer_variance",
     "leave_one_out_logits",
     "leave_one_out_nll",
@@ -41,5 +44,6 @@ __all__ = [
     "residual",
     "score_examples",
     "sensitivities",
+    "squared_gradients",
     "watching_last_linear",
 ]

@@ -89,6 +89,11 @@ def differentiable(parameters: Mapping[str, Tensor], variances: Mapping[str, Ten
             parameters[name].requires_grad_(required)
 
 
+def not_inference(inputs: Tensor) -> Tensor:
+    """The inputs, or a copy where they were made in inference mode, which autograd cannot keep."""
+    return inputs.clone() if inputs.is_inference() else inputs
+
+
 def at_least_single(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 

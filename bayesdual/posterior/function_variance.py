@@ -17,33 +17,28 @@ local linearization", AISTATS 2021 (the linearised network).
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bayesdual.posterior.backward import MEMORY, backward_passes
 from bayesdual.posterior.checks import (
     HasVariance,
-    bytes_of,
     checked_logits,
     checked_variances,
     differentiable,
+    not_inference,
     refuse_train_mode,
 )
-from bayesdual.posterior.layer_rules import slices
-from bayesdual.posterior.recording import Layer, Parameter, explain, plan_of, record
-
-_MEMORY = 2**28  # bytes: with more, ResNet-18 is slower
-
+from bayesdual.posterior.recording import plan_of
 
 # ---- What is computed --------------------------------------------------------------------------------------
 
 
 def function_variance(
-    model: nn.Module, inputs: Tensor, posterior: HasVariance, *, memory_limit: int = _MEMORY
+    model: nn.Module, inputs: Tensor, posterior: HasVariance, *, memory_limit: int = MEMORY
 ) -> Tensor:
     """Exact variance of every logit of the linearised network, v = diag(J Sigma J^T).
 
@@ -69,7 +64,7 @@ def function_variance(
 
 
 def function_covariance(
-    model: nn.Module, inputs: Tensor, posterior: HasVariance, *, memory_limit: int = _MEMORY
+    model: nn.Module, inputs: Tensor, posterior: HasVariance, *, memory_limit: int = MEMORY
 ) -> Tensor:
     """Exact covariance of the logits of each example in the linearised network, V = J Sigma J^T.
 
@@ -88,7 +83,7 @@ def directional_variance(
     posterior: HasVariance,
     directions: Tensor,
     *,
-    memory_limit: int = _MEMORY,
+    memory_limit: int = MEMORY,
 ) -> Tensor:
     """Exact variance of one combination of logits per example, e^T J Sigma J^T e, from a single backward.
 
@@ -147,7 +142,7 @@ def function_variance_mc(
     return squares / (samples - 1)
 
 
-# ---- Summing R R^T in chunks -------------------------------------------------------------------------------
+# ---- Summing R R^T -----------------------------------------------------------------------------------------
 
 
 def _squared_norms(factor: Tensor) -> Tensor:
@@ -172,72 +167,15 @@ def _accumulate(
     refuse_train_mode(model)
     parameters = dict(model.named_parameters())
     variances = checked_variances(parameters, posterior)
-    if len(inputs) == 0:
-        raise ValueError("inputs holds no example: give a batch of at least one.")
     with differentiable(parameters, variances, inputs.device.type):
-        inputs = inputs.clone() if inputs.is_inference() else inputs
+        inputs = not_inference(inputs)
         plan = plan_of(model, parameters.values(), inputs[:1])
-        if directions is not None and directions.shape != (len(inputs), plan.classes):
-            raise ValueError(
-                f"directions has shape {tuple(directions.shape)}, but the logits have shape "
-                f"{(len(inputs), plan.classes)}."
-            )
         height = plan.classes if directions is None else 1
         shape = (len(inputs), height, height) if reduce is _gram else (len(inputs), height)
         total = torch.zeros(shape, dtype=plan.dtype, device=plan.device)
-
-        @torch.no_grad()
-        def add(batch: slice, logits: Tensor, sources: Sequence[Layer | Parameter], cost: int) -> None:
-            """Goes backward from the logits of a batch to all sources; `cost` is in bytes per class."""
-            room = memory_limit - plan.scratch - len(logits) * plan.forward
-            for part in slices(height, height if reduce is _gram else room // cost):
-                along = _unit_vectors(logits, part) if directions is None else directions[batch].unsqueeze(0)
-                gradients = _backward(logits, [source.target for source in sources], along.to(logits))
-                for source in reversed(sources):
-                    gradient = gradients.pop()  # freed one by one
-                    if gradient is not None:
-                        for rows, factor in source.pieces(gradient.to(total.dtype)):
-                            total[batch][rows, part].add_(reduce(factor))
-
-        dims = None
-        cost = plan.forward + height * plan.backward
-        for batch in slices(len(inputs), (memory_limit - plan.scratch) // cost):
-            logits, calls = record(model, inputs[batch])
-            if dims is None:
-                several = calls if len(logits) > 1 else record(model, torch.cat([inputs[:1], inputs[:1]]))[1]
-                dims = plan.batch_dims(several, max(2, len(logits)))
-            layers, others = explain(logits, calls, dims, parameters, variances)
-            if layers:
-                add(batch, logits, layers, len(logits) * plan.backward)
-            del logits, calls, layers  # and with them the graph
-            if others:
-                one_class = plan.backward + 3 * sum(bytes_of(other.variance) for other in others)
-                for i in range(*batch.indices(len(inputs))):
-                    one = slice(i, i + 1)
-                    add(one, checked_logits(model(inputs[one]), 1), others, one_class)
+        passes = backward_passes(model, inputs, plan, variances, memory_limit, directions, whole=reduce is _gram)
+        for batch, part, source, gradient in passes:
+            with torch.no_grad():
+                for rows, factor in source.pieces(gradient):
+                    total[batch][rows, part].add_(reduce(factor))
     return total
-
-
-def _unit_vectors(logits: Tensor, part: slice) -> Tensor:
-    """(K, B, C), the unit vectors of some classes, the same for each example."""
-    eye = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)[part]
-    return eye.unsqueeze(1).expand(-1, len(logits), -1)
-
-
-def _backward(logits: Tensor, targets: list[Any], along: Tensor) -> list[Tensor | None]:
-    """Gradients (K, ...) at tensors or graph edges of K combinations, (K, B, C), of the logits; None is zero."""
-
-    def gradients(cotangents: Tensor, batched: bool) -> tuple[Tensor | None, ...]:
-        return torch.autograd.grad(
-            logits, targets, cotangents, retain_graph=True, allow_unused=True, is_grads_batched=batched
-        )
-
-    if len(along) > 1:
-        with warnings.catch_warnings():  # vmap's own loop over an operator is as fast as ours
-            warnings.filterwarnings("ignore", "There is a performance drop")
-            try:
-                return list(gradients(along, True))
-            except RuntimeError:  # something in the graph that vmap cannot batch
-                pass
-    columns = zip(*(gradients(cotangents, False) for cotangents in along), strict=True)
-    return [None if column[0] is None else torch.stack(column) for column in columns]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from importlib import import_module
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from torch.func import functional_call, jacrev, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bayesdual.posterior import (
+    backward,
     directional_variance,
     function_covariance,
     function_variance,
@@ -66,9 +66,6 @@ def check(model: nn.Module, inputs: Tensor, expected: Tensor | None = None, **op
     assert ((along - torch.einsum("bc,bcd,bd->b", e, expected, e)).abs() <= 1e-9 * (e**2 * diagonal).sum(1)).all()
 
 
-module = import_module("bayesdual.posterior.function_variance")  # the package gives the function of this name
-
-
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
@@ -78,14 +75,14 @@ def _seed():
 def fallbacks(monkeypatch) -> list[int]:
     """Collects the number of parameters that no rule accounted for, per chunk."""
     found: list[int] = []
-    explain = module.explain
+    explain = backward.explain
 
     def spy(*args):
         layers, others = explain(*args)
         found.append(len(others))
         return layers, others
 
-    monkeypatch.setattr(module, "explain", spy)
+    monkeypatch.setattr(backward, "explain", spy)
     return found
 
 
