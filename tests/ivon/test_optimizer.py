@@ -381,6 +381,16 @@ def test_an_exception_restores_the_mean(error, way):
     sampled_step(optimizer, params)
 
 
+def test_a_sample_that_an_exception_has_left_is_not_for_the_step():
+    params = parameters()
+    optimizer = IVON(params, lr=0.05, ess=40)
+    with pytest.raises(KeyError), optimizer.sampled_params(train=True):
+        squared_loss(params).backward()
+        raise KeyError
+    with pytest.raises(RuntimeError, match="not computed in a sample"):
+        optimizer.step()
+
+
 def test_an_interrupted_draw_leaves_the_mean(monkeypatch):
     """Ctrl-C while the blocks are at work."""
     monkeypatch.setattr(blocks, "CPU_BLOCK", 1 << 14)  # many blocks
