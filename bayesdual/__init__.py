@@ -5,28 +5,11 @@ The names below are imported when first asked for: who wants the optimizer alone
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from bayesdual.algorithm import BayesDual
-    from bayesdual.ivon import IVON
-    from bayesdual.kprior import KroneckerPrior
-    from bayesdual.learner import Learner, StreamDataModule
-    from bayesdual.posterior import Posterior, function_variance, sensitivities
+from bayesdual.lazy import attach
 
 __version__ = "0.2.0"
-
-_HOMES = {
-    "BayesDual": "algorithm",
-    "IVON": "ivon",
-    "KroneckerPrior": "kprior",
-    "Learner": "learner",
-    "Posterior": "posterior",
-    "StreamDataModule": "learner",
-    "function_variance": "posterior",
-    "sensitivities": "posterior",
-}
 
 __all__ = [
     "IVON",
@@ -40,12 +23,21 @@ __all__ = [
     "sensitivities",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"bayesdual has no {name!r}; it has {', '.join(__all__)}.")
-    return getattr(import_module(f"bayesdual.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if TYPE_CHECKING:
+    from bayesdual.algorithm import BayesDual
+    from bayesdual.ivon import IVON
+    from bayesdual.kprior import KroneckerPrior
+    from bayesdual.learner import Learner, StreamDataModule
+    from bayesdual.posterior import Posterior, function_variance, sensitivities
+else:
+    _HOMES = {
+        "BayesDual": "algorithm",
+        "IVON": "ivon",
+        "KroneckerPrior": "kprior",
+        "Learner": "learner",
+        "Posterior": "posterior",
+        "StreamDataModule": "learner",
+        "function_variance": "posterior",
+        "sensitivities": "posterior",
+    }
+    __getattr__, __dir__ = attach(__name__, _HOMES, {"learner": "lightning"})

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-MODULES = {
-    "lightning": ("lightning", "torchmetrics"),
-    "avalanche": ("avalanche", "sklearn", "torchvision"),
-    "cli": ("filelock", "jsonargparse", "matplotlib", "omegaconf", "rich", "scipy", "tensorboard", "yaml"),
-}
-"""The modules that each extra of ``pyproject.toml`` brings."""
+_LIGHTNING = ("lightning", "torchmetrics")
+_AVALANCHE = ("avalanche", "sklearn", "torchvision")
+_COMMANDS = ("filelock", "jsonargparse", "matplotlib", "omegaconf", "rich", "scipy", "tensorboard", "yaml")
+MODULES = {"lightning": _LIGHTNING, "avalanche": _AVALANCHE, "all": (*_LIGHTNING, *_AVALANCHE, *_COMMANDS)}
+"""The modules that extras of ``pyproject.toml`` bring."""
 
 
 class MissingExtra(ModuleNotFoundError):
     """A part of the package needs what is not installed."""
 
 
-def require(what: str, *extras: str) -> None:
-    """Sees that extras are installed, without importing them.
+def require(what: str, extra: str) -> None:
+    """Sees that an extra is installed, without importing anything of it.
 
     Args:
-        what: The part of the package that needs them, as people name it.
-        extras: Keys of ``MODULES``.
+        what: The part of the package that needs it, as people name it.
+        extra: A key of ``MODULES``.
 
     Raises:
-        MissingExtra: A module of theirs is not there.
+        MissingExtra: A module of the extra is not there.
     """
-    for extra in extras:
-        for module in MODULES[extra]:
-            if find_spec(module) is None:
-                raise MissingExtra(
-                    f"{what} needs {module}, which is not installed: pip install 'bayesdual[{extra}]'.", name=module
-                )
+    for module in MODULES[extra]:
+        if find_spec(module) is None:
+            raise MissingExtra(
+                f"{what} needs {module}, which is not installed: pip install 'bayesdual[{extra}]'.", name=module
+            )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -95,10 +96,11 @@ class ImageExperience(DatasetExperience):
     """
 
     def __init__(self, images: Images, current_experience: int, slots: Sequence[Slot]) -> None:
+        labels = cast(Any, images.y[images.rows].tolist())  # a list, as Avalanche itself gives one
         dataset = TaskAwareSupervisedClassificationDataset(
             [images],
             data_attributes=[
-                DataAttribute(images.y[images.rows].tolist(), "targets"),
+                DataAttribute(labels, "targets"),
                 TaskLabels(ConstantSequence(images.task_label, len(images))),
             ],
         )
@@ -117,7 +119,7 @@ class ImageExperience(DatasetExperience):
     @property
     def benchmark(self) -> ImageBenchmark:
         """The benchmark this experience belongs to."""
-        return self.origin_stream.benchmark
+        return cast(ImageBenchmark, self.origin_stream.benchmark)
 
     def tensors(self) -> TensorData:
         """Returns the data of this experience, gathered anew in each call.
@@ -133,12 +135,17 @@ class ImageBenchmark(CLScenario):
     """An Avalanche benchmark of images, with streams ``train``, ``test`` and, if asked for, ``valid``.
 
     Attributes:
+        train_stream: The experiences to learn.
+        test_stream: As many, to evaluate each on. ``valid_stream`` is there only if it was asked for.
         classes: The names of the classes, by label.
         n_classes: Number of classes, over all experiences.
         n_experiences: Number of experiences in each stream.
         n_classes_per_exp: Number of classes in each experience.
         classes_order: Labels in the order in which the experiences bring them.
     """
+
+    train_stream: EagerCLStream[ImageExperience]
+    test_stream: EagerCLStream[ImageExperience]
 
     def __init__(self, streams: Sequence[EagerCLStream], slots: Sequence[Slot], classes: tuple[str, ...]) -> None:
         super().__init__(streams)

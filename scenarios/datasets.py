@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bayesdual.extras import require
 from bayesdual.scenarios.files import _download, damaged, find, read_idx, read_plain_pickle
 
 DIGITS_TEST_FRACTION = 0.2
@@ -94,9 +96,10 @@ def digits() -> RawDataset:
 
     Grey levels 0..16 become 0..255. A fifth of each class is the test set, the same in every run.
     """
+    require("bayesdual.scenarios.digits", "avalanche")
     from sklearn.datasets import load_digits  # seconds to import, so only when wanted
 
-    bunch = load_digits()
+    bunch = cast(Any, load_digits())
     levels = torch.from_numpy(bunch.images).to(torch.float32)
     x = (levels * (255 / 16)).round().to(torch.uint8).unsqueeze(1)
     y = torch.from_numpy(bunch.target).to(torch.int64)

@@ -1,5 +1,9 @@
 """The Avalanche host: the algorithm as a strategy and as a plugin, and parts of it for Avalanche's own replay."""
 
+from bayesdual.extras import require
+
+require("bayesdual.strategies", "avalanche")
+
 from bayesdual.strategies.checkpoint import load_checkpoint, save_checkpoint
 from bayesdual.strategies.plugin import BayesDualPlugin
 from bayesdual.strategies.storage import SelectedExemplarsBuffer, SelectionStrategy

@@ -2,7 +2,7 @@
 
 from bayesdual.extras import require
 
-require("bayesdual.inspection", "lightning", "cli")
+require("bayesdual.inspection", "all")
 
 from bayesdual.inspection.callbacks import RunReport, StreamProgress
 from bayesdual.inspection.figures import accuracy_figure, is_images, memory_figure, progress_figure

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bayesdual.ivon.optimizer import IVON
 from bayesdual.ivon.rule import IVONByRule, ivon_settings
-
-if TYPE_CHECKING:
-    from bayesdual.ivon.callback import IVONCallback
+from bayesdual.lazy import attach
 
 __all__ = ["IVON", "IVONByRule", "IVONCallback", "ivon_settings"]
 
-
-def __getattr__(name: str) -> Any:
-    """The callback needs Lightning, which the optimizer alone does not."""
-    if name == "IVONCallback":
-        from bayesdual.ivon.callback import IVONCallback
-
-        return IVONCallback
-    raise AttributeError(f"bayesdual.ivon has no {name!r}.")
+if TYPE_CHECKING:
+    from bayesdual.ivon.callback import IVONCallback
+else:
+    __getattr__, __dir__ = attach(__name__, {"IVONCallback": "callback"}, {"callback": "lightning"})

@@ -1,5 +1,9 @@
 """The Lightning host: one ``Trainer.fit`` learns a whole stream."""
 
+from bayesdual.extras import require
+
+require("bayesdual.learner", "lightning")
+
 from bayesdual.learner.checkpoint import StreamCheckpoint
 from bayesdual.learner.datamodule import EVALUATION_BATCH, StreamDataModule
 from bayesdual.learner.history import History

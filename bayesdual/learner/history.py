@@ -29,8 +29,8 @@ class History:
         self.seconds = {"total": 0.0, "evaluation": 0.0, "memory": 0.0}
         self._started: dict[str, float] = {}
 
-    def record(self, evaluation: dict[str, Any]) -> None:
-        """Adds the evaluation after an experience: ``accuracy`` (one per experience), ``nll`` and ``ece``."""
+    def record(self, evaluation: measures.Evaluation) -> None:
+        """Adds the evaluation after an experience."""
         self.accuracy.append(evaluation["accuracy"])
         self.nll, self.ece = evaluation["nll"], evaluation["ece"]
 
@@ -52,7 +52,7 @@ class History:
             self.stop(activity)
 
     def results(self) -> dict[str, Any]:
-        """The measures of ``bayesdual.metrics`` on all experiences evaluated, and the seconds spent.
+        """The measures of ``bayesdual.measures`` on all experiences evaluated, and the seconds spent.
 
         ``forward_transfer`` is None if the untrained network was not evaluated.
         """

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import avalanche.training as training
 import torch.nn.functional as F
@@ -73,7 +73,7 @@ def er_ace(common: Common, epochs: int, memory_size: int, replay_batch_size: int
         batch_size_mem=replay_batch_size,
         plugins=[ReplayWhatThereIs(replay_batch_size)],
     )
-    strategy.ace_criterion = asymmetric_cross_entropy
+    cast(Any, strategy).ace_criterion = asymmetric_cross_entropy
     return strategy
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import torch
 from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from bayesdual.learner import EVALUATION_BATCH, History, StreamDataModule
-from bayesdual.measures import StreamMetric
+from bayesdual.measures import Evaluation, StreamMetric
 from bayesdual.strategies.baselines.methods import baseline_named, icarl, joint
 from bayesdual.stream import DatasetData, TensorData, classes_of, normalise
 
@@ -175,9 +175,10 @@ def _avalanche_stream(tensors: Iterable[Tensors]) -> list[Any]:
     datasets = []
     for x, y in tensors:
         examples = Examples(x, y.tolist())
-        attributes = [DataAttribute(examples.y, "targets"), TaskLabels(ConstantSequence(0, len(y)))]
+        labels = cast(Any, examples.y)  # a list, as Avalanche itself gives one
+        attributes = [DataAttribute(labels, "targets"), TaskLabels(ConstantSequence(0, len(y)))]
         datasets.append(TaskAwareSupervisedClassificationDataset([examples], data_attributes=attributes))
-    benchmark = with_classes_timeline(benchmark_from_datasets(train=datasets))
+    benchmark = cast(Any, with_classes_timeline(benchmark_from_datasets(train=datasets)))
     experiences = list(benchmark.train_stream)
     benchmark.n_classes_per_exp = [len(e.classes_in_this_experience) for e in experiences]
     benchmark.classes_order = [c for e in experiences for c in e.classes_in_this_experience]
@@ -200,7 +201,7 @@ class Examples(Dataset):
         return self.x[i], self.y[i]
 
 
-def _evaluate(strategy: SupervisedTemplate, evaluation: Sequence[Tensors]) -> dict[str, Any]:
+def _evaluate(strategy: SupervisedTemplate, evaluation: Sequence[Tensors]) -> Evaluation:
     metric = StreamMetric(len(evaluation)).to(strategy.device)
     strategy.model.eval()
     with torch.no_grad():
@@ -213,8 +214,8 @@ def _evaluate(strategy: SupervisedTemplate, evaluation: Sequence[Tensors]) -> di
 
 def _exemplars(strategy: SupervisedTemplate) -> int:
     """The examples that a strategy keeps, wherever it has them."""
-    kept = 0
-    for part in (strategy, *strategy.plugins):
+    kept, parts = 0, cast(list[Any], [strategy, *strategy.plugins])
+    for part in parts:
         if hasattr(part, "storage_policy"):
             kept += len(part.storage_policy.buffer)
         kept += sum(len(group) for name in ("buffers", "x_memory") for group in getattr(part, name, ()))
