@@ -7,7 +7,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 FLOORS = (
     ("extras", "files", "lazy", "tensors"),
-    ("ivon", "measures", "models", "stream"),
+    ("ivon", "measures", "models", "schedule", "stream"),
     ("posterior", "scenarios"),
     ("kprior", "memory"),
     ("algorithm",),

@@ -2,8 +2,9 @@
 
 import torch
 
-from bayesdual import IVON, BayesDual  # wrong
-from bayesdual.measures import StreamMetric  # wrong
+from bayesdual import IVON, BayesDual, Lerner  # wrong  # noqa: F401
+from bayesdual.measures import StreamMetric, forgeting  # wrong  # noqa: F401
+from bayesdual.scenarios import SplitDigit  # wrong  # noqa: F401
 from bayesdual.strategies import BayesDualPlugin
 from bayesdual.stream import TensorData
 
