@@ -60,7 +60,7 @@ def the_algorithm_in_a_loop_of_ones_own(model: nn.Module, stream: list[Experienc
     for number, data in enumerate(stream):
         algorithm.begin_experience(data)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        loss, _ = algorithm.loss(model, predict, data.take(torch.arange(len(data.y))), data.y, data.t)
+        loss, _ = algorithm.loss(model, predict, data.inputs(torch.arange(len(data.y))), data.y, data.tasks)
         loss.backward()
         optimizer.step()
         algorithm.end_experience(model.eval(), predict, data, number)

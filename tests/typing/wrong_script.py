@@ -14,4 +14,4 @@ BayesDual(memory_sise=100)  # wrong
 BayesDual(memory_size=100).begin_experience(torch.zeros(3))  # wrong
 StreamMetric(1).compute()["acuracy"]  # wrong
 BayesDualPlugin("full")  # wrong
-TensorData(weights[0], weights[0], weights[0], weights[0]).take("all")  # wrong
+TensorData(weights[0], weights[0], weights[0], weights[0]).inputs("all")  # wrong
