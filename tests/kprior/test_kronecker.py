@@ -40,6 +40,37 @@ def test_leading_eigenvectors(size):
     assert torch.allclose(matrix @ vectors, vectors * got, atol=1e-4)
 
 
+@pytest.mark.parametrize("cap", [1e9, 0.5])
+@pytest.mark.parametrize("bias", [True, False])
+def test_is_the_quadratic_form_of_the_capped_kronecker_product(cap, bias):
+    """1/2 vec(dW)^T P vec(dW), with the eigenvalues of P = c G (x) A cut at the cap."""
+    torch.manual_seed(0)
+    net = nn.Linear(6, 3, bias=bias)
+    prior = KroneckerPrior(strength=2.0, cap=cap)
+    prior.update(net, predictor(net), data(), None, "cpu", torch.Generator().manual_seed(0))
+    (pair,) = prior.state_dict()["factors"].values()
+    values, vectors = torch.linalg.eigh(2.0 * torch.kron(pair["outputs"], pair["inputs"]))
+    assert bool((values > cap).any()) == (cap == 0.5) and (values < 0.5).any()
+    old = [p.detach().clone() for p in net.parameters()]
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+        moved = [p - o for p, o in zip(net.parameters(), old, strict=True)]
+    change = torch.cat([moved[0], moved[1][:, None]], 1) if bias else moved[0]
+    want = 0.5 * (values.clamp(0, cap) * (vectors.T @ change.flatten()).square()).sum()
+    assert prior.loss(net).item() == pytest.approx(want.item(), rel=1e-4)
+
+
+def test_factors_are_means_over_all_past_examples():
+    torch.manual_seed(0)
+    net, prior = nn.Sequential(nn.Linear(6, 3)), KroneckerPrior()
+    parts, generator = [data(300, seed=1), data(100, seed=2)], torch.Generator().manual_seed(0)
+    for part in parts:
+        prior.update(net, predictor(net), part, None, "cpu", generator)
+    a = torch.cat([torch.cat([part.x for part in parts]), torch.ones(400, 1)], 1)
+    assert torch.allclose(prior.state_dict()["factors"]["0"]["inputs"], a.T @ a / 400, atol=1e-5)
+
+
 def test_holds_directions_of_the_data_and_not_others():
     torch.manual_seed(0)
     d = data()

@@ -1,5 +1,8 @@
 """The K-prior's terms against what the paper says of them."""
 
+import math
+
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -36,6 +39,14 @@ def test_gradient_is_that_of_the_past_for_a_linear_model_with_all_data():
     (got,) = torch.autograd.grad(kprior, new)
     (want,) = torch.autograd.grad(past(new), new)
     assert (got - want).norm() / want.norm() < 1e-6
+
+
+def test_function_space_loss_by_hand():
+    """T^2 times the weighted mean of the cross-entropies at temperature T, of soft labels (3/4, 1/4) and (1/2, 1/2)."""
+    same, apart = [0.0, 0.0], [3 * math.log(3), 0.0]
+    loss = function_space_loss(torch.tensor([same, apart]), torch.tensor([apart, same]), torch.tensor([1.0, 3.0]), 3.0)
+    cross_entropies = math.log(2), -(math.log(3 / 4) + math.log(1 / 4)) / 2
+    assert loss.item() == pytest.approx(9 * (cross_entropies[0] + 3 * cross_entropies[1]) / 4, rel=1e-6)
 
 
 def test_soft_labels_at_the_old_logits_have_no_gradient_at_any_temperature():

@@ -292,7 +292,7 @@ def test_streams_that_cannot_be_learned_or_evaluated_are_refused_at_the_start(st
     assert not model.history.accuracy
 
 
-@pytest.mark.parametrize("n", [1, 5, 8])
+@pytest.mark.parametrize("n", [1, 5, 8, 9])
 def test_all_ranks_have_as_many_batches_however_few_examples_there_are(n):
     y = torch.arange(n)
     data = TensorData(y[:, None], y, 0 * y, y)

@@ -18,6 +18,12 @@ def test_measures_of_an_accuracy_matrix():
     assert measures.average_seen_accuracy(MATRIX[:2]) == pytest.approx(0.7)
 
 
+def test_forgetting_is_from_the_best_and_not_from_what_was_just_learned():
+    matrix = [[0.8, 0.1, 0.0], [0.9, 0.7, 0.0], [0.6, 0.7, 1.0]]
+    assert measures.forgetting(matrix) == pytest.approx((0.3 + 0.0) / 2)
+    assert measures.backward_transfer(matrix) == pytest.approx((-0.2 + 0.0) / 2)
+
+
 def test_a_single_experience_forgets_nothing():
     assert measures.forgetting([[0.5]]) == measures.backward_transfer([[0.5]]) == 0
 
@@ -37,6 +43,13 @@ def test_stream_metric_counts_by_experience_and_does_not_depend_on_batching():
     assert result["ece"] == pytest.approx((0.2 + 0.7 + 0.6 + 0.1) / 4)
     for name, value in parts.compute().items():
         assert value == pytest.approx(result[name]), name
+
+
+def test_calibration_has_15_bins_that_begin_at_their_lower_edge():
+    metric = measures.StreamMetric(1)
+    confidence = torch.tensor([0.62, 0.68, 0.74])  # bins begin at .6, .667 and .733, where 10 would begin at .6 and .7
+    metric.update(torch.stack([confidence, 1 - confidence], 1), torch.tensor([0, 1, 0]), 0)
+    assert metric.compute()["ece"] == pytest.approx((0.38 + 0.68 + 0.26) / 3)
 
 
 def test_a_certain_and_wrong_prediction_costs_much_but_not_infinitely():

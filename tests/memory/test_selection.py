@@ -79,6 +79,16 @@ def test_top_score_and_score_sampling():
     assert abs(torch.stack(estimates).mean() - c.features[:, 0].mean()) < 5 * spread + 0.03
 
 
+def test_score_sampling_estimates_sums_over_all_without_bias():
+    c = candidates()
+    sums = []
+    for s in range(300):
+        rows, weights = selection.score_sampling(c, 12, seeded(s))
+        sums.append((weights * c.scores[rows]).sum())  # high scores are drawn more often, and count less
+    error = torch.stack(sums).std() / 300**0.5
+    assert abs(torch.stack(sums).mean() - c.scores.sum()) < 4 * error < 0.03 * c.scores.sum()
+
+
 def test_inclusion_probabilities():
     p = selection.inclusion_probabilities(torch.tensor([100.0, 1.0, 1.0, 2.0]), 2)
     assert p.tolist() == pytest.approx([1.0, 0.25, 0.25, 0.5])

@@ -97,6 +97,14 @@ def test_soft_labels_are_mean_predictions_and_less_sure_than_those_of_the_means(
     assert entropy[0] > entropy[1] + 0.05
 
 
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_soft_labels_without_noise_are_the_logits_up_to_a_constant(temperature):
+    logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 4.0, -3.0]])
+    spread = spread_of(torch.zeros(2, 2))
+    labels = mean_predictions(lambda x, t: logits, exemplars(torch.zeros(2, 2)), spread, 1, temperature, generator())
+    assert torch.allclose(labels - labels[:, :1], logits - logits[:, :1], atol=1e-5)
+
+
 def test_classes_that_cannot_be_stay_impossible():
     def predict(x, t):
         return torch.cat([x, torch.full((len(x), 1), IMPOSSIBLE)], 1)
