@@ -122,7 +122,7 @@ class ImageExperience(DatasetExperience):
         return cast(ImageBenchmark, self.origin_stream.benchmark)
 
     def tensors(self) -> TensorData:
-        """Returns the data of this experience, gathered anew in each call.
+        """Returns the data of this experience, gathered again in each call.
 
         ``x`` is uint8, shape (N, C, H, W), with the view applied and not normalised; ``index`` is the
         position in the training set (for the test stream: in the test set) that the data was distributed as.

@@ -1,10 +1,10 @@
 """Saving an Avalanche strategy between experiences, and going on from there.
 
-Everything is kept by name, as tensors and plain values: the file loads without executing code, into a strategy that
-was made anew. Avalanche's own ``save_checkpoint`` pickles the whole strategy, which fails for the optimizers of recent
+Everything is kept by name, as tensors and plain values: the file loads without executing code, into a new
+strategy. Avalanche's own ``save_checkpoint`` pickles the whole strategy, which fails for the optimizers of recent
 versions of PyTorch.
 
-What an evaluator or a logger has gathered is not kept: metrics that compare with the past (forgetting) start anew.
+What an evaluator or a logger has gathered is not kept: metrics that compare with the past (forgetting) start again.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Failure:
 
 
 class Executor(Protocol):
-    """Runs ``function`` on each job, and yields (job, what it returned or a :class:`Failure`, where it ran)."""
+    """Runs ``function`` on each job, and yields (job, what it returned or a ``Failure``, where it ran)."""
 
     @property
     def slots(self) -> int:
@@ -50,7 +50,7 @@ class Executor(Protocol):
 
 
 def attempt(function: Function, job: Any) -> Any:
-    """The value of a function, or the :class:`Failure` that it ended in."""
+    """The value of a function, or the ``Failure`` that it ended in."""
     try:
         return function(job)
     except Exception as error:  # whatever it is, it must reach the other process

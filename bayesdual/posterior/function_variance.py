@@ -113,7 +113,9 @@ def function_variance_mc(
     the weights is held at a time. The relative standard error is sqrt(2 / (samples - 1)).
 
     Args:
-        model, inputs, posterior: as in `function_variance`.
+        model: as in `function_variance`.
+        inputs: as in `function_variance`, shape (B, ...).
+        posterior: as in `function_variance`.
         samples: number of forwards, at least 2.
         generator: source of the noise, on the device of the parameters.
 

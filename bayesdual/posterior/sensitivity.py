@@ -1,4 +1,4 @@
-"""How much a model hangs on each example, read off its posterior.
+"""How much a model relies on each example, read off its posterior.
 
 With p the predicted probabilities, y the one-hot label and v = diag(J Sigma J^T) the variance of the logits:
 
@@ -118,7 +118,7 @@ def sensitivities(
     batch_size: int = 1000,
     progress: Callable[[int, int], None] | None = None,
 ) -> Sensitivities:
-    """Goes once through examples and notes how much the model hangs on each, by the exact variance of its logits.
+    """Goes once through examples and notes how much the model relies on each, by the exact variance of its logits.
 
     Args:
         model: The network, in eval mode, at the posterior's mean.
