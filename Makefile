@@ -33,8 +33,8 @@ wheel: $(READY)
 	rm -rf build  # what an earlier build left there would be built in
 	$(BIN) -m pip wheel --disable-pip-version-check --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
-docs: $(READY_TO_CHECK)  ## builds the documentation into site/
-	$(BIN) -m mkdocs build --strict
+docs: $(READY_TO_CHECK)  ## builds the site into site/; a link or a name that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN) -m mkdocs build --strict
 
 mutants: $(READY)  ## breaks the code in ways that the tests have to notice
 	$(BIN) -m tests.mutants.run
