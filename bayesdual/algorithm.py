@@ -16,6 +16,8 @@ and their precision become the anchor of the next. A host (Lightning's or Avalan
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -35,14 +37,20 @@ from bayesdual.memory import (
     new_exemplars,
 )
 from bayesdual.posterior import Posterior, score_examples
-from bayesdual.stream import ExperienceData, Predict
+from bayesdual.stream import ExperienceData, Predict, TensorData
+
+MEMORY_SIZE = 200
+SAMPLE = 500  # examples that a budget in bytes, and a prior that is not carried, are worked out from
 
 
 class BayesDual:
     """Continual learning with a memory of exemplars and a K-prior.
 
     Args:
-        memory_size: Greatest number of exemplars kept; 0 turns replay off.
+        memory_size: Greatest number of exemplars kept; 0 turns replay off. None: 200, or what ``memory_bytes`` holds.
+        memory_bytes: Greatest number of bytes of all that is carried to the next experience beside the network and its
+            optimizer: exemplars are coded, as many as fit, and the prior of the weights is measured on them instead of
+            being carried (see ``bayesdual.memory``). None: no such bound.
         replay_batch_size: Exemplars replayed in each step (on each device); a memory that is smaller is replayed
             several times over in one batch.
         label_share: Share a of the labels in replay, between 0 and 1; the rest is the soft labels'.
@@ -62,7 +70,7 @@ class BayesDual:
 
     def __init__(
         self,
-        memory_size: int = 200,
+        memory_size: int | None = None,
         replay_batch_size: int = 64,
         label_share: float = 0.5,
         temperature: float = 2.0,
@@ -71,7 +79,13 @@ class BayesDual:
         condensation: Condensation | None = memory_vectors,
         spread: float = 0.6,
         candidates: int = 1500,
+        memory_bytes: int | None = None,
     ) -> None:
+        if memory_size is not None and memory_bytes is not None:
+            raise ValueError(
+                f"memory_size is {memory_size} and memory_bytes is {memory_bytes}: give one of them, as how many "
+                "exemplars are kept follows from the bytes."
+            )
         if replay_batch_size < 1:
             raise ValueError(f"replay_batch_size is {replay_batch_size}: give at least 1.")
         if candidates < 1:
@@ -82,11 +96,13 @@ class BayesDual:
             raise ValueError(f"temperature is {temperature}: give a positive number.")
         if spread < 0:
             raise ValueError(f"spread is {spread}: give 0 or more.")
-        self.memory = Memory(memory_size)
+        exemplars = MEMORY_SIZE if memory_size is None else memory_size
+        self.memory = Memory(exemplars) if memory_bytes is None else Memory(0, memory_bytes)
         self.replay_batch_size = replay_batch_size
         self.label_share = label_share
         self.temperature = temperature
         self.weight_prior = weight_prior
+        self._fresh_prior = deepcopy(weight_prior)
         self.selection = selection
         self.condensation = condensation
         self.spread = spread
@@ -195,6 +211,7 @@ class BayesDual:
         Raises:
             ValueError: The memory is smaller than the number of classes seen.
         """
+        self._size_up(data)
         condense = Condenser(self.condensation, module, self.memory.spread if self.spread else None, self._generator)
         plan = self.memory.plan(data.y, experience, self._generator)
         rows = candidate_rows(data.y, plan.room, self.candidates, self._generator)
@@ -204,9 +221,31 @@ class BayesDual:
             known = score_examples(module, predict, data, rows, posterior, device)
             new = new_exemplars(plan, data, rows, known, self.selection, condense, self._generator)
         self.memory.take_in(plan, new, self._generator)
+        self.memory.fit(condense, self._generator)
         self.memory.relabel(predict, self.temperature, self._generator)
         if self.weight_prior is not None:
+            if self.memory.max_bytes is not None:  # measured on the memory instead of carried
+                self.weight_prior, data = deepcopy(self._fresh_prior), self._remembered()
             self.weight_prior.update(module, predict, data, posterior, device, self._generator)
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Bytes that are carried to the next experience beside the network and its optimizer, by part."""
+        parts = self.memory.bytes_by_part()
+        if self.weight_prior is not None and self.memory.max_bytes is None:
+            parts["prior"] = _bytes_in(self.weight_prior.state_dict())
+        return parts
+
+    def _size_up(self, data: ExperienceData) -> None:
+        """Tells the memory what inputs are like, where its budget is one of bytes."""
+        if self.memory.max_bytes is not None:
+            rows = torch.randperm(len(data.y), generator=self._generator)[:SAMPLE]
+            seen = {c for c, _ in self.memory.counts} | set(data.y.unique().tolist())
+            self.memory.size_up(data.inputs(rows), data.y[rows], len(seen))
+
+    def _remembered(self) -> TensorData:
+        """Examples of all the past, as the memory stands for them."""
+        z = self.memory.draw(SAMPLE, self._generator, noise=1.0)
+        return TensorData(z.x, z.y, z.tasks, z.index)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next experience depends on; tensors and plain values only."""
@@ -230,3 +269,10 @@ class BayesDual:
         if self.weight_prior is not None:
             self.weight_prior.load_state_dict(state["weight_prior"])
         self._generator.set_state(state["generator"].cpu())
+
+
+def _bytes_in(state: Any) -> int:
+    """Bytes of all tensors in nested mappings."""
+    if isinstance(state, Tensor):
+        return state.nbytes
+    return sum(_bytes_in(part) for part in state.values()) if isinstance(state, Mapping) else 0

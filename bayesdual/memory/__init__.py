@@ -1,8 +1,11 @@
 """The memory of exemplars: its budget, what is kept, how it is merged, and what it says."""
 
+from bayesdual.memory.codec import CosineCodec
+from bayesdual.memory.cosine_spread import CosineSpread
 from bayesdual.memory.exemplars import IMPOSSIBLE, Exemplars, concatenate
 from bayesdual.memory.filling import candidate_rows, new_exemplars
 from bayesdual.memory.memory import FORMAT, Memory
+from bayesdual.memory.packing import pack, size_of, unpack
 from bayesdual.memory.plan import Counts, Plan
 from bayesdual.memory.selection import (
     Candidates,
@@ -33,6 +36,8 @@ __all__ = [
     "Condensation",
     "Condensed",
     "Condenser",
+    "CosineCodec",
+    "CosineSpread",
     "Counts",
     "Exemplars",
     "FORMAT",
@@ -54,9 +59,12 @@ __all__ = [
     "mean_predictions",
     "memory_vectors",
     "new_exemplars",
+    "pack",
     "quotas",
     "random_selection",
     "score_sampling",
+    "size_of",
     "soft_labels",
     "top_score",
+    "unpack",
 ]

@@ -14,6 +14,7 @@ without bias between old and new, or between frequent and rare classes.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bayesdual.files import write_whole
+from bayesdual.memory.cosine_spread import CosineSpread
 from bayesdual.memory.exemplars import Exemplars, concatenate
+from bayesdual.memory.packing import UNKNOWN, Packed, pack, size_of, unpack
 from bayesdual.memory.plan import Counts, Plan, plan_of
 from bayesdual.memory.shares import by_class
 from bayesdual.memory.soft_labels import soft_labels
@@ -34,6 +37,7 @@ from bayesdual.memory.vectors import Condenser
 from bayesdual.stream import Predict
 
 FORMAT = "bayesdual-memory-1"
+PACKED_FORMAT = "bayesdual-memory-2"
 
 
 class Memory:
@@ -42,18 +46,27 @@ class Memory:
     When an experience has been learned, :meth:`plan` says what will be kept, :meth:`make_room` merges what has to go,
     :meth:`take_in` takes the new exemplars in, and :meth:`relabel` renews all soft labels.
 
+    With a budget in bytes, :meth:`size_up` works out beforehand how many exemplars it holds, and :meth:`fit` codes them
+    and merges some more until it does.
+
     Args:
-        budget: Greatest number of exemplars, at least 0 (0: nothing is kept).
+        budget: Greatest number of exemplars, at least 0 (0: nothing is kept); with ``max_bytes`` what :meth:`size_up`
+            makes of it.
+        max_bytes: Greatest number of bytes of all that is carried to the next experience (see ``packing.py``).
 
     Raises:
-        ValueError: ``budget`` is negative.
+        ValueError: A budget is negative, or none.
     """
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, max_bytes: int | None = None) -> None:
         if budget < 0:
             raise ValueError(f"memory_size is {budget}: give the number of examples to keep, 0 or more.")
+        if max_bytes is not None and max_bytes < 1:
+            raise ValueError(f"memory_bytes is {max_bytes}: give the number of bytes to keep, at least 1.")
         self.budget = budget
-        self.spread = Spread()  # of the examples around the exemplars that are means
+        self.max_bytes = max_bytes
+        self.spread: Spread | CosineSpread = Spread() if max_bytes is None else CosineSpread()  # around means
+        self._packed: Packed = {}
         self._exemplars: Exemplars | None = None
         self._counts: Counts = {}
         self._drawn_from: tuple[Exemplars, Tensor, Tensor] | None = None  # and its labels and weights, on the CPU
@@ -124,6 +137,82 @@ class Memory:
         self._exemplars = concatenate(list(kept.values())) if kept else None
         self._counts = plan.counts
 
+    def size_up(self, x: Tensor, y: Tensor, classes: int) -> None:
+        """Works out how many exemplars a budget in bytes holds; does nothing where it is a number of them.
+
+        Args:
+            x: Some inputs like those that come, shape (n, ...).
+            y: Their labels, shape (n,).
+            classes: How many classes there will be.
+
+        Raises:
+            ValueError: It holds less than one a class.
+        """
+        if self.max_bytes is None:
+            return
+        if self._exemplars is None:
+            one = torch.zeros_like(y)
+            sample = Exemplars(x, y, one, torch.zeros(len(y), 0), torch.ones(len(y)), one.float(), one, one)
+            packed, n = pack(sample, {}), len(y)
+        else:
+            packed, n = self._packed, len(self)
+        beside = 2 * x[0].numel() + sum(len(packed[name]) for name in ("counts",))
+        each = (len(packed["inputs"]) + len(packed["weights"]) + len(packed["labels"])) / n
+        self.budget = int(max(0.0, self.max_bytes - beside) / each)
+        self._refuse_too_few(classes, each + beside / classes)
+
+    def _refuse_too_few(self, classes: int, each: float) -> None:
+        if self.budget < classes:
+            raise ValueError(
+                f"memory_bytes is {self.max_bytes}, which holds {self.budget} exemplars, but there are {classes} "
+                f"classes: give at least {math.ceil(classes * each)}, for one a class."
+            )
+
+    def fit(self, condense: Condenser, generator: torch.Generator) -> None:
+        """Packs what is kept, where the budget is one of bytes, merging or dropping exemplars until it fits.
+
+        What is in use afterwards is what the packed memory gives back.
+
+        Args:
+            condense: How exemplars are merged.
+            generator: Source of randomness, on the CPU.
+
+        Raises:
+            ValueError: The budget holds less than one exemplar a class.
+        """
+        if self.max_bytes is None or self._exemplars is None:
+            return
+        while True:
+            z = self._exemplars
+            self._packed = pack(z, self._counts)
+            size = sum(self.bytes_by_part().values())
+            if size <= self.max_bytes:
+                break
+            self.budget = int(0.99 * len(z) * self.max_bytes / size)
+            self._refuse_too_few(len({c for c, _ in self._counts}), size / len(z))
+            plan = plan_of(self._counts, z.y[:0].cpu(), UNKNOWN, self.budget, generator)
+            self.make_room(plan, condense)
+            self.take_in(plan, None, generator)
+        back = unpack(self._packed)[0].x.to(z.x)
+        if condense.applies_to(z.x):
+            condense.lose((z.x.float() - back.float()) * z.weights.sqrt().view(-1, *[1] * (z.x.dim() - 1)))
+        self._exemplars = replace(z, x=back, weights=z.weights.half().to(z.weights))
+
+    def bytes_by_part(self) -> dict[str, int]:
+        """Bytes that are carried to the next experience, by part; see ``bayesdual/memory/packing.py``.
+
+        With a budget of exemplars they are kept as they are, with soft labels.
+        """
+        spread = {"spread": self.spread.nbytes} if self.spread else {}
+        if self._exemplars is None:
+            return spread
+        if self.max_bytes is not None:
+            return size_of(self._packed) | spread
+        z = self._exemplars
+        parts = {"inputs": z.x, "labels": z.y, "soft_labels": z.logits, "weights": z.weights}
+        rest = (z.tasks, z.scores, z.experience, z.index)
+        return {k: v.nbytes for k, v in parts.items()} | {"others": sum(v.nbytes for v in rest)} | spread
+
     def relabel(self, predict: Predict, temperature: float, generator: torch.Generator) -> None:
         """Gives all exemplars the soft labels of the network as it is now.
 
@@ -173,37 +262,59 @@ class Memory:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain numbers only: loads with ``weights_only=True``."""
-        return {
+        state = {
             "budget": self.budget,
             "counts": [[c, e, n] for (c, e), n in sorted(self._counts.items())],
             "exemplars": None if self._exemplars is None else self._exemplars.tensors(),
             "spread": self.spread.state_dict(),
         }
+        if self.max_bytes is None:
+            return state
+        if self._exemplars is not None:
+            state["exemplars"] = {k: v for k, v in self._exemplars.tensors().items() if k != "x"}
+        return {**state, "max_bytes": self.max_bytes, "packed": _as_tensors(self._packed)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave.
 
         Raises:
             ValueError: The state is of a memory with another budget, or of a version with another spread or other
-                exemplars.
+                exemplars, or damaged.
         """
-        if state["budget"] != self.budget:
+        if state.get("max_bytes") != self.max_bytes:
+            raise ValueError(
+                f"the checkpoint was made with memory_bytes {state.get('max_bytes')}, but memory_bytes is "
+                f"{self.max_bytes}: give the same memory_bytes."
+            )
+        if self.max_bytes is None and state["budget"] != self.budget:
             raise ValueError(
                 f"the checkpoint's memory holds {state['budget']} examples but memory_size is {self.budget}: "
                 "give the same memory_size."
             )
-        exemplars = None if state["exemplars"] is None else Exemplars.from_tensors(state["exemplars"])
+        packed, tensors = _as_bytes(state.get("packed", {})), state["exemplars"]
+        if packed:
+            tensors = {**tensors, "x": unpack(packed)[0].x}
+        exemplars = None if tensors is None else Exemplars.from_tensors(tensors)
         if "spread" in state:  # files, and checkpoints made before there was one
             self.spread.load_state_dict(state["spread"])
+        self.budget = state["budget"]
         self._counts = {(c, e): n for c, e, n in state["counts"]}
-        self._exemplars = exemplars
+        self._exemplars, self._packed = exemplars, packed
 
     def save(self, path: str | Path) -> None:
-        """Writes the exemplars to one safetensors file, whose JSON header holds budget and counts."""
+        """Writes the exemplars to one safetensors file, whose JSON header holds budget and counts.
+
+        With a budget in bytes the file is the packed memory; soft labels are not in it.
+        """
         state = self.state_dict()
-        header = {"format": FORMAT, "memory": json.dumps({k: state[k] for k in ("budget", "counts")})}
-        tensors = {} if self._exemplars is None else self._exemplars.tensors()
+        plain = {k: state[k] for k in ("budget", "counts", "max_bytes") if k in state}
+        kind, tensors = FORMAT, {} if self._exemplars is None else self._exemplars.tensors()
+        if self.max_bytes is not None:
+            kind, tensors = PACKED_FORMAT, _as_tensors(self._packed)
+            if self.spread:
+                tensors["spread"] = self.spread.state_dict()["sum"]
         tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
+        header = {"format": kind, "memory": json.dumps(plain)}
         write_whole(path, lambda temporary: save_file(tensors, temporary, header))
 
     @classmethod
@@ -219,15 +330,29 @@ class Memory:
                 tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
         except SafetensorError as error:
             raise ValueError(f"{path} is not a memory file, or is damaged ({error}).") from None
-        if header.get("format") != FORMAT:
-            raise ValueError(f"{path} is not a memory file: its header does not say {FORMAT}.")
+        if header.get("format") not in (FORMAT, PACKED_FORMAT):
+            raise ValueError(f"{path} is not a memory file: its header does not say {FORMAT} or {PACKED_FORMAT}.")
         state = json.loads(header["memory"])
-        memory = cls(state["budget"])
+        memory = cls(state["budget"], state.get("max_bytes"))
         try:
-            memory.load_state_dict({**state, "exemplars": tensors or None})
+            if header["format"] == PACKED_FORMAT:
+                spread = {"sum": tensors.pop("spread", None)}
+                known = unpack(_as_bytes(tensors))[0].tensors() if tensors else None
+                state |= {"spread": spread, "packed": tensors, "exemplars": known}
+            else:
+                state |= {"exemplars": tensors or None}
+            memory.load_state_dict(state)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         return memory
+
+
+def _as_tensors(packed: Packed) -> dict[str, Tensor]:
+    return {name: torch.frombuffer(bytearray(part), dtype=torch.uint8) for name, part in packed.items()}
+
+
+def _as_bytes(tensors: Mapping[str, Tensor]) -> Packed:
+    return {name: tensor.cpu().numpy().tobytes() for name, tensor in tensors.items()}
 
 
 def _mix(old: Exemplars, new: Exemplars, n: int, generator: torch.Generator | None) -> Exemplars:

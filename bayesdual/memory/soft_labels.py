@@ -7,6 +7,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from bayesdual.memory.cosine_spread import CosineSpread
 from bayesdual.memory.exemplars import IMPOSSIBLE, Exemplars
 from bayesdual.memory.spread import Spread
 from bayesdual.stream import Predict
@@ -18,7 +19,7 @@ BATCH = 1000
 def soft_labels(
     predict: Predict,
     z: Exemplars,
-    spread: Spread,
+    spread: Spread | CosineSpread,
     examples: float,
     temperature: float,
     generator: torch.Generator,
@@ -36,7 +37,7 @@ def soft_labels(
 def mean_predictions(
     predict: Predict,
     z: Exemplars,
-    spread: Spread,
+    spread: Spread | CosineSpread,
     examples: float,
     temperature: float,
     generator: torch.Generator,

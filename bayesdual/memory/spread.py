@@ -33,11 +33,16 @@ class Spread:
     def __bool__(self) -> bool:
         return self._draws is not None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are kept."""
+        return 0 if self._draws is None else self._draws.numel() * self._draws.element_size()
+
     def add(self, deviations: Tensor, generator: torch.Generator) -> None:
         """Takes in what was lost when vectors were made or merged.
 
         Args:
-            deviations: sqrt(w) (x - x_z) of what was merged into them, shape (n, D).
+            deviations: sqrt(w) (x - x_z) of what was merged into them, shape (n, ...).
             generator: Source of randomness, on the CPU.
 
         Raises:
@@ -45,7 +50,7 @@ class Spread:
         """
         if not deviations.isfinite().all():
             raise ValueError("inputs of the memory are infinite or not numbers: look for them in the training data.")
-        new = torch.randn(DRAWS, len(deviations), generator=generator).to(deviations) @ deviations
+        new = torch.randn(DRAWS, len(deviations), generator=generator).to(deviations) @ deviations.flatten(1)
         self._draws = new if self._draws is None else new.add_(self._draws.to(new))
 
     def around(self, x: Tensor, examples: float, scale: float, generator: torch.Generator) -> Tensor:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bayesdual.memory.cosine_spread import CosineSpread
 from bayesdual.memory.exemplars import Exemplars
 from bayesdual.memory.spread import Spread
 from bayesdual.models import sees_means
@@ -35,8 +36,8 @@ class Condensed(NamedTuple):
     Attributes:
         x: Inputs, shape (n, ...), of the type of those that they stand for.
         weights: How many each stands for, shape (n,).
-        deviations: sqrt(w) (x - x_z) of the others, of inputs in one row, shape (m, D); None where noise of that
-            covariance would not make inputs that they stand for.
+        deviations: sqrt(w) (x - x_z) of the others, shape (m, ...); None where noise of that covariance
+            would not make inputs that they stand for.
     """
 
     x: Tensor
@@ -61,7 +62,11 @@ class Condenser:
     """
 
     def __init__(
-        self, condensation: Condensation | None, module: nn.Module, spread: Spread | None, generator: torch.Generator
+        self,
+        condensation: Condensation | None,
+        module: nn.Module,
+        spread: Spread | CosineSpread | None,
+        generator: torch.Generator,
     ) -> None:
         self._condensation = condensation
         self._module = module
@@ -90,6 +95,11 @@ class Condenser:
             more = 1.0 if examples is None else examples / float(weights.sum())
             self._spread.add(new.deviations * more**0.5, self._generator)
         return replace(exemplars, x=new.x, weights=new.weights)
+
+    def lose(self, deviations: Tensor) -> None:
+        """Takes what inputs lose otherwise than by merging into the spread: sqrt(w) (x - x_z), shape (n, ...)."""
+        if self._spread is not None:
+            self._spread.add(deviations, self._generator)
 
     def _merging(self, dtype: torch.dtype) -> Merging | None:
         return None if self._condensation is None else self._condensation(self._module, dtype)
@@ -125,7 +135,7 @@ def cell_means(x: Tensor, weights: Tensor, n: int) -> Condensed:
     totals = torch.zeros(n, device=x.device).index_add_(0, cell, weights)
     sums = torch.zeros_like(flat[:n]).index_add_(0, cell, flat * weights[:, None])
     means = sums / totals[:, None]
-    deviations = deviations_from(means[cell], flat, weights)
+    deviations = deviations_from(means[cell], flat, weights).view(-1, *x.shape[1:])
     means = means.view(n, *x.shape[1:])
     return Condensed((means.round() if x.dtype == torch.uint8 else means).to(x.dtype), totals, deviations)
 
