@@ -1,25 +1,66 @@
-"""Files that are there whole or not at all: written under a temporary name and renamed."""
+"""Files that are there whole or not at all: written under a temporary name, synced to the disk, and renamed."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Has ``write`` write a temporary file beside ``path`` (with the same suffix) and renames it to ``path``."""
+    """Has ``write`` write a temporary file beside ``path`` (with the same suffix) and renames it to ``path``.
+
+    Args:
+        path: The file; one that is there is replaced, or stays as it is if ``write`` fails.
+        write: Writes the file whose path it is given.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         write(temporary)
+        with open(temporary, "r+b") as file:  # else the name may be on the disk before the content is
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
 
 
 def write_json(path: str | Path, value: Any) -> None:
     """Writes a JSON file."""
     write_whole(path, lambda p: p.write_text(json.dumps(value, indent=2) + "\n"))
+
+
+def append_line(path: str | Path, line: str) -> None:
+    """Appends a line to a file, in one piece, and syncs it to the disk; lines that are there are never touched.
+
+    A process that is killed meanwhile may leave the beginning of a line, which the next line does not become part of.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - 1, 0))
+        begun = file.read(1) not in (b"", b"\n")
+        file.write(b"\n" * begun + line.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a new name in a folder last; systems that cannot open folders do without."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
