@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import warnings
 
@@ -28,10 +27,8 @@ def main(argv: list[str] | None = None) -> int:
     for message in QUIET:
         warnings.filterwarnings("ignore", message=message)
     try:
-        from bayesdual import cli  # after the filters: importing it takes seconds, and warns
+        from bayesdual import cli  # after the filters: what a command imports warns
 
-        for name in ("lightning.pytorch", "lightning.fabric"):  # after the import, which sets them to INFO
-            logging.getLogger(name).setLevel(logging.WARNING)
         cli.run(argv)
     except KeyboardInterrupt:
         return stopped(argv, 130)
@@ -47,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def stopped(argv: list[str], status: int) -> int:
+    """Says how a command that was stopped goes on, and returns the exit status."""
     advice = ""
     if "fit" in argv:
         advice = "; --ckpt_path last goes on after the last finished epoch"
@@ -57,12 +55,14 @@ def stopped(argv: list[str], status: int) -> int:
 
 
 def failed(error: Exception, argv: list[str]) -> int:
+    """Says in one sentence what went wrong, and returns the exit status."""
     from bayesdual import configuration
 
     if isinstance(error, configuration.CommandLineError):
         text, status = str(error), 2
     else:
-        text, status = configuration.failure(error, configuration.read_settings(configuration.find_configs(argv))), 1
+        argv = configuration.find_configs(configuration.with_current_names(argv))
+        text, status = configuration.failure(error, configuration.read_settings(argv)), 1
     print(f"bayesdual: {text}", file=sys.stderr)
     return status
 

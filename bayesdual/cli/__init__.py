@@ -1,5 +1,5 @@
 """The command line."""
 
-from bayesdual.cli.fit import run
+from bayesdual.cli.main import run
 
 __all__ = ["run"]

@@ -1,9 +1,9 @@
-"""The command line: LightningCLI over a stream, with run directories and complaints of one sentence."""
+"""``fit``, ``validate``, ``test`` and ``predict``: LightningCLI over a stream, with run directories."""
 
 from __future__ import annotations
 
-import argparse
 import csv
+import logging
 import os
 import shutil
 from contextlib import suppress
@@ -12,27 +12,26 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 from rich import print as rich_print
 
+from bayesdual.cli.help import ALL, BriefHelp
 from bayesdual.cli.run_directories import CHECKPOINTS, RUNS, check_checkpoint, latest_run, make_directory, new_run
 from bayesdual.configuration import (
-    COMMANDS,
     RUN_COMMANDS,
     TRAINER_DEFAULTS,
     CommandLineError,
     Parser,
     anchor_interpolations,
     config_places,
-    find_configs,
+    inline_configs,
     join_benchmark,
     name_of_run,
     parsing_complaint,
-    read_config,
     read_settings,
     run_of_config,
 )
@@ -46,8 +45,8 @@ RANK_ZERO = "BAYESDUAL_RUN_DIR"  # environment variable through which the proces
 class SaveConfig(SaveConfigCallback):
     """Writes the resolved configuration to the run directory."""
 
-    def __init__(self, *args: Any, directory: Path, **kwargs: Any) -> None:
-        super().__init__(*args, save_to_log_dir=False, **kwargs)
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, directory: Path) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
         self._directory = directory
 
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -68,9 +67,12 @@ class Cli(LightningCLI):
     """
 
     def __init__(self, argv: list[str]) -> None:
+        for name in ("lightning.pytorch", "lightning.fabric"):  # importing them sets them to INFO
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._argv = argv
         self._checkpoint: Path | None = None
         self._unused_run: Path | None = None  # made for this command, to be taken away if nothing is learned
+        words = ["--help" if word == ALL else word for word in argv]
         try:
             super().__init__(
                 Learner,
@@ -81,13 +83,14 @@ class Cli(LightningCLI):
                     "parser_mode": "omegaconf+",
                     "prog": "python -m bayesdual",
                     "description": "Learn a stream of tasks, one experience after the other, without forgetting.",
+                    "formatter_class": DefaultHelpFormatter if ALL in argv else BriefHelp,
                     **{command: {"description": text} for command, text in RUN_COMMANDS.items()},
                 },
                 trainer_defaults=dict(TRAINER_DEFAULTS),
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
-                args=anchor_interpolations(join_benchmark(argv)),
+                args=anchor_interpolations(inline_configs(join_benchmark(words))),
             )
         except BaseException:  # Ctrl-C and the exit that Lightning makes of it as well
             if self._unused_run is not None and not self._has_begun():
@@ -97,13 +100,6 @@ class Cli(LightningCLI):
             raise
 
     # -- what LightningCLI calls, in this order
-
-    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
-        super().setup_parser(*args, **kwargs)
-        choices = self.parser._subcommands_action._choices_actions
-        choices.append(argparse.Action([], "compare", metavar="compare"))  # for --help: it has a parser of its own
-        for choice in choices:
-            choice.help = COMMANDS[choice.dest]
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -121,7 +117,7 @@ class Cli(LightningCLI):
         try:
             super().parse_arguments(parser, args)
         except (CommandLineError, OmegaConfBaseException) as error:
-            command = next((word for word in self._argv if word in COMMANDS), None)
+            command = next((word for word in self._argv if word in RUN_COMMANDS), None)
             accepted = [a.dest for a in self._parser(command)._actions]
             raise CommandLineError(parsing_complaint(str(error), read_settings(self._argv), accepted)) from error
 
@@ -134,7 +130,8 @@ class Cli(LightningCLI):
             if config.threads < 1:
                 raise ValueError(f"threads is {config.threads}: give at least 1, or leave it out.")
             torch.set_num_threads(config.threads)
-        self.run_dir = self._run_dir_of_rank_zero(config) if rank_zero_only.rank else self._choose_run_dir(config)
+        rank = rank_zero_only.rank  # type: ignore[attr-defined]
+        self.run_dir = self._run_dir_of_rank_zero(config) if rank else self._choose_run_dir(config)
         os.environ[RANK_ZERO] = str(self.run_dir.absolute())
         if config.ckpt_path is not None:
             last = self.run_dir / CHECKPOINTS / "last.ckpt"
@@ -182,7 +179,7 @@ class Cli(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         """Writes one row per example of the test stream: experience, label, prediction and its probability."""
-        outputs = self.trainer.predict(**kwargs)
+        outputs = self.trainer.predict(**kwargs) or []
         path = self.run_dir / "predictions.csv"
         write_whole(path, lambda temporary: write_predictions(temporary, outputs))
         print(f"predictions: {path}")
@@ -222,22 +219,9 @@ class Cli(LightningCLI):
         return trainer is not None and trainer.global_step > 0
 
 
-def run(argv: list[str]) -> None:
-    """Runs a command line; raises :class:`CommandLineError` or whatever went wrong."""
-    argv = find_configs(argv)
-    for _, path in config_places(argv):
-        read_config(path)  # complains in time
-    if argv[:1] == ["compare"]:
-        from bayesdual import comparison
-
-        comparison.run(argv[1:])
-    else:
-        Cli(argv)
-
-
 def write_predictions(path: Path, outputs: list[Any]) -> None:
     """Writes what ``predict`` returned, a list of batches for each experience, as CSV."""
-    by_experience = outputs if isinstance(outputs[0], list) else [outputs]
+    by_experience = outputs if outputs and isinstance(outputs[0], list) else [outputs]
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["experience", "label", "prediction", "probability"])

@@ -1,4 +1,12 @@
-"""What a command line and its files say: read, parsed, and answered in one sentence where something is wrong."""
+"""What a command line and its files say: read, parsed, and answered in one sentence where something is wrong.
+
+What parses is imported when first asked for, since it takes PyTorch and Lightning: who only reads does not wait for it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from bayesdual.configuration.arguments import (
     COMMANDS,
@@ -8,17 +16,26 @@ from bayesdual.configuration.arguments import (
     anchor_interpolations,
     config_places,
     find_configs,
+    inline_configs,
     join_benchmark,
     name_of_run,
     read_config,
     read_settings,
     run_of_config,
+    undone,
+    with_current_names,
 )
-from bayesdual.configuration.messages import failure, parsing_complaint
-from bayesdual.configuration.parser import TRAINER_DEFAULTS, Parser, resolve, run_parser
+from bayesdual.configuration.messages import failure, not_among, parsing_complaint
+from bayesdual.configuration.moved import MOVED, current_name, current_names
+
+if TYPE_CHECKING:
+    from bayesdual.configuration.parser import TRAINER_DEFAULTS, Parser, resolve, run_parser
+
+_PARSING = ("TRAINER_DEFAULTS", "Parser", "resolve", "run_parser")
 
 __all__ = [
     "COMMANDS",
+    "MOVED",
     "RUN_COMMANDS",
     "TRAINER_DEFAULTS",
     "CommandLineError",
@@ -26,14 +43,26 @@ __all__ = [
     "Setting",
     "anchor_interpolations",
     "config_places",
+    "current_name",
+    "current_names",
     "failure",
     "find_configs",
+    "inline_configs",
     "join_benchmark",
     "name_of_run",
+    "not_among",
     "parsing_complaint",
     "read_config",
     "read_settings",
     "resolve",
     "run_of_config",
     "run_parser",
+    "undone",
+    "with_current_names",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PARSING:
+        raise AttributeError(f"bayesdual.configuration has no {name!r}; it has {', '.join(__all__)}.")
+    return getattr(import_module("bayesdual.configuration.parser"), name)

@@ -1,14 +1,15 @@
 """What a command line and its configuration files say, before the parser sees them.
 
-Files are found and checked, flags of the benchmark are joined, and every value is known by its key and its source, so
-that a complaint can name both.
+Files are found and checked, names of before are brought up to date, flags of the benchmark are joined, and every value
+is known by its key and its source, so that a complaint can name both.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -18,13 +19,19 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bayesdual.configuration.moved import current_names
+
 RUN_COMMANDS = {
     "fit": "Learn a stream of experiences, and evaluate after each.",
     "validate": "Evaluate a checkpoint on the validation stream.",
     "test": "Evaluate a checkpoint on the test stream.",
     "predict": "Write a checkpoint's predictions on the test stream to a CSV file.",
 }
-COMMANDS = {**RUN_COMMANDS, "compare": "Learn by many methods, ours and peers, tuned by the same budget, and tabulate."}
+COMMANDS = {
+    **RUN_COMMANDS,
+    "compare": "Learn by many methods, ours and baselines, tuned by the same budget, and tabulate.",
+    "list": "Name the scenarios, networks, selections, priors, methods and baselines that there are.",
+}
 BENCHMARK = "data.benchmark"
 
 
@@ -80,6 +87,11 @@ def find_configs(argv: list[str]) -> list[str]:
     return result
 
 
+def config_text(path: str) -> str:
+    """The text of a configuration file, with today's names for what has moved."""
+    return current_names(Path(path).read_text(encoding="utf-8"))
+
+
 def read_config(path: str) -> dict[str, Any]:
     """Reads a configuration file; interpolations are left as they stand.
 
@@ -87,7 +99,7 @@ def read_config(path: str) -> dict[str, Any]:
         CommandLineError: It cannot be read, is not YAML, or holds no mapping of keys to values.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = config_text(path)
         is_mapping = isinstance(yaml.compose(text, Loader=yaml.SafeLoader), yaml.MappingNode)
         content = from_yaml(text) if is_mapping else {}
     except OSError as error:
@@ -121,7 +133,7 @@ def read_value(word: str) -> Any:
 
 def to_flag(key: str, value: Any) -> str:
     """The flag that gives a key a value."""
-    return f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
+    return current_names(f"--{key}={value if isinstance(value, str) else json.dumps(value)}")
 
 
 def flags_of(argv: list[str]) -> Iterator[tuple[int, str, str | None]]:
@@ -232,23 +244,63 @@ def merge_benchmark(spec: dict[str, Any], more: Any) -> None:
     spec["init_args"] = {**spec.get("init_args", {}), **(more.get("init_args") or {})}
 
 
+def with_current_names(argv: list[str]) -> list[str]:
+    """Replaces old names in the flags of a command line; those in its files are replaced where the files are read."""
+    files = dict(config_places(argv))
+    return [word if i in files else current_names(word) for i, word in enumerate(argv)]
+
+
+def inline_configs(argv: list[str]) -> list[str]:
+    """Hands a configuration over as text where it is not to be read as it stands: old names, and interpolations."""
+    result = list(argv)
+    for place, path in config_places(argv):
+        text = config_text(path)
+        if "${" in text or text != Path(path).read_text(encoding="utf-8"):
+            result[place] = argv[place].removesuffix(path) + text
+    return result
+
+
 def anchor_interpolations(argv: list[str]) -> list[str]:
     """Makes ``${data.epochs}`` mean the final value of that key, flags included.
 
-    The parser keeps the settings of ``fit`` below ``fit``, which is where absolute interpolations have to point; a
-    file that has any is handed over as text.
+    The parser keeps the settings of ``fit`` below ``fit``, which is where absolute interpolations have to point.
+
+    Args:
+        argv: A command line whose configurations with interpolations are there as text.
     """
     command = next((word for word in argv if word in RUN_COMMANDS), None)
     if command is None:
         return argv
-    files = dict(config_places(argv))
-    result = []
-    for i, word in enumerate(argv):
-        if i in files and "${" in (text := Path(files[i]).read_text(encoding="utf-8")):
-            word = word.removesuffix(files[i]) + text
-        # A name followed by a colon is a resolver (${oc.env:HOME}), and a leading dot is relative.
-        result.append(re.sub(r"\$\{(?=[A-Za-z_])(?![\w.]+:)", f"${{{command}.", word))
-    return result
+    # A name followed by a colon is a resolver (${oc.env:HOME}), and a leading dot is relative.
+    return [re.sub(r"\$\{(?=[A-Za-z_])(?![\w.]+:)", f"${{{command}.", word) for word in argv]
+
+
+def undone(argv: list[str]) -> str | None:
+    """Says in one sentence which overlay a whole configuration given after it undoes; None if there is none.
+
+    A whole configuration names a benchmark; what names none is laid over one, and belongs after it.
+    """
+    files = [(path, dict(flatten(read_config(path)))) for _, path in config_places(argv)]
+    for (overlay, earlier), (whole, later) in itertools.combinations(files, 2):
+        if _names_benchmark(earlier) or not _names_benchmark(later):
+            continue
+        if keys := [key for key, value in earlier.items() if _says_otherwise(later, key, value)]:
+            return (
+                f"{whole} comes after {overlay} and undoes what it says of {', '.join(keys)}: give --config {overlay} "
+                "last."
+            )
+    return None
+
+
+def _names_benchmark(settings: Mapping[str, Any]) -> bool:
+    return not settings.keys().isdisjoint((BENCHMARK, f"{BENCHMARK}.class_path"))
+
+
+def _says_otherwise(settings: Mapping[str, Any], key: str, value: Any) -> bool:
+    """Whether settings give a key, one below it or one above it another value."""
+    return settings.get(key, value) != value or any(
+        k.startswith(f"{key}.") or key.startswith(f"{k}.") for k in settings
+    )
 
 
 def one_line(text: object) -> str:

@@ -49,7 +49,7 @@ def parsing_complaint(message: str, settings: Sequence[Setting], accepted: Seque
     if found := re.match(r"argument (?:-c/)?(--[\w.]+): expected one argument", text):
         return f"{found[1]} needs a value."
     if found := re.search(r"invalid choice: '([^']*)' \(choose from", text):
-        return f"{found[1]!r} is not a command: choose {', '.join(COMMANDS)}."
+        return not_among("command", found[1], list(COMMANDS))
     if found := re.match(r"the following arguments are required: (.*)", text):
         return missing([without_command(k) for k in found[1].split(", ")], settings)
     if "expected" in text and "subcommand" in text:
@@ -57,6 +57,12 @@ def parsing_complaint(message: str, settings: Sequence[Setting], accepted: Seque
     if keys := re.findall(r'Parser key "([^"]+)"', text):
         return wrong_value(without_command(keys[-1]), text.rpartition(f'Parser key "{keys[-1]}":')[2], settings)
     return f"{text}."
+
+
+def not_among(kind: str, name: str, known: Sequence[str]) -> str:
+    """Says that a name is none of those known, and which was probably meant."""
+    close = get_close_matches(name, known, 1)
+    return f"{name!r} is not a {kind}" + (f"; did you mean {close[0]}?" if close else f": choose {', '.join(known)}.")
 
 
 def unknown_key(key: str, settings: Sequence[Setting], accepted: Sequence[str]) -> str:
@@ -123,6 +129,8 @@ def types_in(text: str) -> list[str]:
 def not_there(where: str, dotted: str, reason: str) -> str:
     """A dotted name that leads nowhere, with the closest one of its module."""
     close = closest_name(dotted)
+    if close is None and dotted.startswith("bayesdual."):
+        return f"{where} is {dotted}, which is not there: `python -m bayesdual list` says what is."
     if close is None:
         return f"{where} is {dotted}: {one_line(reason)}."
     return f"{where} is {dotted}, which is not there; did you mean {close}?"

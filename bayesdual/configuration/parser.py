@@ -1,13 +1,10 @@
-"""Configurations: how they are parsed, and one run from one: resolved to plain values, and learned without a trace.
-
-``fit`` does both at once, in a run directory; a comparison resolves many configurations first, and learns elsewhere.
-"""
+"""How configurations are parsed: by ``fit``, which makes objects of one at once, and resolved to plain values first."""
 
 from __future__ import annotations
 
 import warnings
 from functools import lru_cache
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ActionConfigFile
@@ -15,7 +12,15 @@ from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 
-from bayesdual.configuration.arguments import CommandLineError, Setting, flatten, join_benchmark, read_config, to_flag
+from bayesdual.configuration.arguments import (
+    CommandLineError,
+    Setting,
+    flatten,
+    inline_configs,
+    join_benchmark,
+    read_config,
+    to_flag,
+)
 from bayesdual.configuration.messages import parsing_complaint
 from bayesdual.learner import Learner, StreamDataModule
 
@@ -29,7 +34,7 @@ class Parser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
-    def error(self, message: str, ex: Exception | None = None) -> None:
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise CommandLineError(message) from ex
 
     def dump(self, *args: Any, **kwargs: Any) -> str:
@@ -43,10 +48,16 @@ class Parser(LightningArgumentParser):
 
 
 def only_writable(content: Any) -> Any:
-    """Nested mappings without the values that YAML could not say."""
+    """Nested mappings without the values that YAML could not say; interpolations, which name none yet, stay."""
+    if isinstance(content, str):
+        return content.removeprefix(f"{NOT_WRITABLE_AS_YAML} ")
     if not isinstance(content, dict):
         return content
-    return {k: only_writable(v) for k, v in content.items() if not str(v).startswith(NOT_WRITABLE_AS_YAML)}
+    return {k: only_writable(v) for k, v in content.items() if _writable(v)}
+
+
+def _writable(value: Any) -> bool:
+    return not str(value).startswith(NOT_WRITABLE_AS_YAML) or "${" in value
 
 
 @lru_cache(maxsize=1)
@@ -83,7 +94,7 @@ def resolve(*layers: str | Setting) -> dict[str, Any]:
             given += [Setting(key, value, layer) for key, value in flatten(read_config(layer))]
     parser = run_parser()
     try:
-        config = parser.parse_args(join_benchmark(argv))
+        config = parser.parse_args(inline_configs(join_benchmark(argv)))
     except (CommandLineError, OmegaConfBaseException) as error:
         raise CommandLineError(parsing_complaint(str(error), given, [a.dest for a in parser._actions])) from error
     content = yaml.safe_load(parser.dump(config, skip_unset=False))

@@ -217,11 +217,24 @@ def test_runs_are_numbered_and_only_those_with_a_validation_stream_can_be_valida
 # ----------------------------------------------------------------------- settings from files and flags
 
 
-def test_help_names_commands_and_settings():
-    status, out, _ = call("--help")
-    assert status == 0 and all(command in out for command in ("fit", "validate", "test", "predict"))
-    status, out, _ = call("fit", "--help")
-    assert status == 0 and all(f"--{key}" in out for key in ("data.epochs", "model.lr_end", "run_dir", "threads"))
+OWN = [f"data.{key}" for key in ("benchmark", "epochs", "batch_size", "evaluate_on", "workers")]
+OWN += [f"model.{key}" for key in ("network", "algorithm", "optimizer", "lr_end")]
+OWN += ["run_dir", "threads", "seed_everything", "ckpt_path", "config"]
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_help_of_a_command_is_short_and_has_all_settings_of_ours(command):
+    status, out, _ = call(command, "--help")
+    assert status == 0 and len(out.splitlines()) <= 200
+    assert out.startswith(f"usage: python -m bayesdual {command} --config FILE")
+    assert not [key for key in OWN if f"--{key} " not in out]
+    assert "torch.nn.Linear" not in out and "--trainer.profiler" not in out and "--help=all" in out
+
+
+def test_help_of_everything_is_there_for_who_asks():
+    status, out, _ = call("fit", "--help=all")
+    assert status == 0 and "torch.nn.Linear" in out and "--trainer.profiler" in out
+    assert not [key for key in OWN if f"--{key} " not in out]
 
 
 def test_later_files_and_flags_override_earlier_ones(here):
@@ -261,6 +274,50 @@ def test_interpolations_mean_the_final_value(here):
     assert config["data"]["benchmark"]["init_args"]["seed"] == 5
     assert config["model"]["algorithm"]["init_args"]["memory_size"] == 64
     assert config["model"]["lr_end"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("key", "name"), [("selection", "bayesdual.memory.herding"), ("condensation", "bayesdual.memory.memory_vectors")]
+)
+def test_an_interpolation_that_names_a_function_is_resolved(here, monkeypatch, key, name):
+    monkeypatch.setenv("NAME_OF_TEST", name)
+    for given in ("${oc.env:NAME_OF_TEST}", "bayesdual.memory.${data.evaluate_on}"):
+        argv = ["fit", "--config", "tiny.yaml", "--print_config", "--data.evaluate_on", name.rpartition(".")[2]]
+        _, out, _ = call(*argv, f"--model.algorithm.init_args.{key}", given)
+        assert config_of(out)["model"]["algorithm"]["init_args"][key] == name
+    Path("overlay.yaml").write_text(f"model: {{algorithm: {{init_args: {{{key}: '${{data.evaluate_on}}'}}}}}}")
+    argv = ["fit", "--config", "tiny.yaml", "--config", "overlay.yaml", "--data.evaluate_on", name, "--print_config"]
+    assert config_of(call(*argv)[1])["model"]["algorithm"]["init_args"][key] == name
+
+
+@pytest.mark.parametrize("key", ["selection", "condensation"])
+def test_an_interpolation_that_names_nothing_is_refused(here, key):
+    whole = f"model.algorithm.init_args.{key}"
+    text = refused("fit", "--config", "tiny.yaml", f"--{whole}", "${no.such}")
+    assert text == f"--{whole} refers to ${{no.such}}, which is nowhere: give no.such a value."
+    Path("bad.yaml").write_text(f"model: {{algorithm: {{init_args: {{{key}: '${{data.evaluate_on}}'}}}}}}")
+    text = refused("fit", "--config", "tiny.yaml", "--config", "bad.yaml")
+    assert text.startswith(f"bad.yaml: {whole} is ") and "test" in text
+
+
+OVERLAY = "model: {algorithm: {init_args: {label_share: 1.0, memory_size: 7}}, lr_end: 0.5}"
+
+
+def test_a_configuration_that_undoes_an_overlay_before_it_is_said(here):
+    Path("overlay.yaml").write_text(OVERLAY)
+    status, out, err = call("fit", "--config", "overlay.yaml", "--config", "tiny.yaml", "--print_config")
+    assert status == 0 and config_of(out)["model"]["algorithm"]["init_args"]["memory_size"] == 50
+    key = "model.algorithm.init_args.memory_size"
+    assert err == (
+        f"bayesdual: tiny.yaml comes after overlay.yaml and undoes what it says of {key}: give --config overlay.yaml "
+        "last.\n"
+    )
+    for files in (["tiny.yaml", "overlay.yaml"], ["tiny.yaml", "tiny.yaml"]):
+        assert call("fit", *(word for file in files for word in ("--config", file)), "--print_config")[2] == ""
+    Path("overlay.yaml").write_text("model: {algorithm: {init_args: {label_share: 1.0}}}")
+    assert call("fit", "--config", "overlay.yaml", "--config", "tiny.yaml", "--print_config")[2] == "", (
+        "nothing is undone"
+    )
 
 
 def test_benchmark_flags_replace_name_and_arguments(here):

@@ -1,0 +1,88 @@
+"""Which command a command line means. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import sys
+
+from bayesdual import __version__, sources
+from bayesdual.configuration import (
+    COMMANDS,
+    CommandLineError,
+    config_places,
+    find_configs,
+    not_among,
+    read_config,
+    undone,
+    with_current_names,
+)
+
+PROGRAM = "python -m bayesdual"
+
+
+def run(argv: list[str]) -> None:
+    """Runs a command line.
+
+    Args:
+        argv: The command line, without the program.
+
+    Raises:
+        CommandLineError: It says something that cannot be.
+        Exception: Whatever went wrong in a command.
+    """
+    command = argv[0] if argv else None
+    if command in ("-h", "--help"):
+        print(help_text())
+    elif command == "--version":
+        print(version_text())
+    elif command is None:
+        raise CommandLineError(f"a command is missing: choose {', '.join(COMMANDS)}.")
+    elif command == "list":
+        from bayesdual.cli import list as listing
+
+        listing.main(argv[1:])
+    elif command in COMMANDS or command.startswith("-"):  # settings may come before the command
+        run_configured(argv)
+    else:
+        raise CommandLineError(not_among("command", command, list(COMMANDS)))
+
+
+def run_configured(argv: list[str]) -> None:
+    """Runs a command that takes configuration files."""
+    argv = find_configs(with_current_names(argv))
+    for _, path in config_places(argv):
+        read_config(path)  # refuses what cannot be read before anything is loaded
+    if argv[0] == "compare":
+        from bayesdual import comparison
+
+        comparison.main(argv[1:])
+        return
+    if (sentence := undone(argv)) is not None:
+        print(f"bayesdual: {sentence}", file=sys.stderr)
+    from bayesdual.cli.fit import Cli
+
+    Cli(argv)
+
+
+def help_text() -> str:
+    """What ``--help`` says of all commands."""
+    lines = [
+        f"usage: {PROGRAM} COMMAND [--config FILE ...] [--KEY VALUE ...]",
+        "",
+        "Learn a stream of tasks, one experience after the other, without forgetting.",
+        "",
+        "commands:",
+        *(f"  {command:<10}{text}" for command, text in COMMANDS.items()),
+        "",
+        "options:",
+        "  --help    Show this text; after a command, show what that command takes.",
+        "  --version Show the version, and a digest of the code.",
+        "  --debug   Show where an error comes from.",
+        "",
+        f"For example: {PROGRAM} fit --config configs/split_digits.yaml",
+    ]
+    return "\n".join(lines)
+
+
+def version_text() -> str:
+    """The version, and the digest of all code, which changes with every change of it."""
+    return f"bayesdual {__version__} (code {sources.digest_of_all()[: sources.SHORT]})"
