@@ -1,10 +1,9 @@
-"""``python -m bayesdual compare``: methods x seeds x benchmarks, ours and peers, tuned by the same budget.
+"""``python -m bayesdual compare``: methods x seeds x benchmarks, ours and baselines, tuned by the same budget.
 
-What is compared stands in a configuration file, as ``bayesdual.comparison`` says. A run is known by its settings and
-the version of bayesdual: its file in ``runs/`` is named by a hash of these, so a run is made once, whatever stops the
-comparison, and another setting makes another run. (Code of your own that you change is not seen: delete its runs.)
-First come the runs on the validation stream that choose what a method tunes, for each benchmark apart; then every seed
-learns all training data.
+What is compared stands in a configuration file, as below. A run is known by its settings and a digest of the code that
+makes it, your own modules included, so a run is made once, whatever stops the comparison, and another setting or other
+code makes another run. What other code made stays in ``runs.jsonl`` and is left aside. First come the runs on the
+validation stream that choose what a method tunes, for each benchmark apart; then every seed learns all training data.
 """
 
 from __future__ import annotations
@@ -16,31 +15,43 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from rich.console import Console
 
-import bayesdual.comparison
+from bayesdual import sources
+from bayesdual.comparison import plan
+from bayesdual.comparison.cells import at_edge, cell_of, choose, tuning_cells
 from bayesdual.comparison.executors import Executor, Failure, LocalProcesses
 from bayesdual.comparison.plan import Comparison, read_comparison
 from bayesdual.comparison.ray import RayCluster
 from bayesdual.comparison.report import Block, blocks_of, comma_separated, comparison_figure, markdown, terminal_tables
-from bayesdual.comparison.runs import Run, Runs, at_edge, choose, run_of, sole_use, tuning_runs
 from bayesdual.comparison.statistics import Entry, rows_of
+from bayesdual.comparison.store import Cell, Store, counted, made_by, sole_use
 from bayesdual.configuration import CommandLineError, read_config
 from bayesdual.files import write_json, write_whole
 
 DIVERGED = "FloatingPointError"
+Tuning = Mapping[tuple[str, str], list[tuple[dict[str, Any], list[Cell]]]]
+"""By benchmark and method, the settings to choose among, each with its cells."""
 
 
-def make(run: Run) -> dict[str, Any]:
-    """Makes a run; in a process that does nothing else."""
+def learn_cell(cell: Cell) -> dict[str, Any]:
+    """Makes a run; in a process that does nothing else.
+
+    Raises:
+        RuntimeError: The code here is not that which the run is known by.
+    """
     be_quiet()
-    torch.set_num_threads(run.spec["threads"])
-    module, _, name = run.spec["learn"].rpartition(".")
-    return getattr(import_module(module), name)(**run.spec["arguments"])
+    torch.set_num_threads(cell.spec["threads"])
+    if (here := sources.digest(*cell.names)) != cell.code:
+        raise RuntimeError(
+            f"the code where the run is made ({here[: sources.SHORT]}) is not what it was when the comparison began "
+            f"({cell.code[: sources.SHORT]}): have the same code everywhere, and start again."
+        )
+    return cell.learn(**cell.spec["arguments"])
 
 
 def be_quiet() -> None:
@@ -51,41 +62,41 @@ def be_quiet() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def execute(what: str, runs: Iterable[Run], made: Runs, executor: Executor, console: Console) -> None:
+def execute(what: str, cells: Iterable[Cell], store: Store, executor: Executor, console: Console) -> None:
     """Makes the runs that are not there, and says of each how it went and how long the rest will take.
 
     Args:
         what: What the runs are for.
-        runs: The runs; one that stands there twice is made once.
-        made: Where they go.
+        cells: The runs; one that stands there twice is made once.
+        store: Where they go.
         executor: What makes them.
         console: Where to say so.
 
     Raises:
         RunError: A run failed otherwise than by diverging. Those that were running are finished and kept.
     """
-    by_name = {run.name: run for run in runs}
-    missing = [run for run in by_name.values() if run not in made]
-    console.print(f"{what}: {len(by_name)} runs, {len(by_name) - len(missing)} of them there already")
-    failures: list[tuple[Run, Failure]] = []
+    by_name = {cell.name: cell for cell in cells}
+    missing = [cell for cell in by_name.values() if cell not in store]
+    console.print(f"{what}: {counted(len(by_name))}, {len(by_name) - len(missing)} of them there already")
+    failures: list[tuple[Cell, Failure]] = []
     started, width = time.perf_counter(), len(str(len(missing)))
-    supply = (run for run in missing if not failures)
-    for done, (run, outcome, where) in enumerate(executor(make, supply), 1):
+    supply = (cell for cell in missing if not failures)
+    for done, (cell, outcome, where) in enumerate(executor(learn_cell, supply), 1):
         if isinstance(outcome, Failure) and outcome.kind != DIVERGED:
-            failures.append((run, outcome))
+            failures.append((cell, outcome))
             continue
         if isinstance(outcome, Failure):
-            made.write(run, None, diverged=outcome.sentence, made_by=where)
+            store.keep(cell, None, diverged=outcome.sentence, made_by=where)
             said = "diverged"
         else:
-            made.write(run, outcome, made_by=where)
+            store.keep(cell, outcome, made_by=where)
             said = f"accuracy {outcome['average_accuracy']:.4f} in {outcome['seconds_total']:.0f} s"
         left = (time.perf_counter() - started) / done * (len(missing) - done)
         ahead = f"; about {duration(left)} to go" if done < len(missing) else ""
-        console.print(f"{what} {done:{width}d}/{len(missing)}  {run.title}: {said}{ahead}", soft_wrap=True)
+        console.print(f"{what} {done:{width}d}/{len(missing)}  {cell.title}: {said}{ahead}", soft_wrap=True)
     if failures:
-        run, failure = failures[0]
-        raise RunError(f"{run.title}: {failure.sentence.rstrip('.')}") from RemoteError(failure.traceback)
+        cell, failure = failures[0]
+        raise RunError(f"{cell.title}: {failure.sentence.rstrip('.')}") from RemoteError(failure.traceback)
 
 
 class RunError(ValueError):
@@ -105,12 +116,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def entries_of(comparison: Comparison, made: Runs, chosen: Mapping[tuple[str, str], dict]) -> list[Entry]:
+def entries_of(comparison: Comparison, store: Store, chosen: Mapping[tuple[str, str], dict]) -> list[Entry]:
     """The results of all runs of a comparison that was made."""
     entries = []
-    for benchmark, method in comparison.cells:
+    for benchmark, method in comparison.pairs:
         tried = chosen[benchmark.name, method.name]
-        runs = {s: run_of(comparison, benchmark, method, tried, s, False) for s in comparison.seeds}
+        runs = {s: store[cell_of(comparison, benchmark, method, tried, s, False)] for s in comparison.seeds}
         entries.append(
             Entry(
                 benchmark=benchmark.name,
@@ -119,7 +130,8 @@ def entries_of(comparison: Comparison, made: Runs, chosen: Mapping[tuple[str, st
                 settings=tried,
                 at_edge=at_edge(method, tried),
                 tried=len(method.grid) if len(method.grid) > 1 else 0,
-                results={seed: made.results(run) for seed, run in runs.items()},
+                results={seed: run.results for seed, run in runs.items()},
+                code=made_by(runs.values()),
             )
         )
     return entries
@@ -130,9 +142,9 @@ def write_report(comparison: Comparison, entries: Sequence[Entry]) -> list[Block
     rows = rows_of(entries)
     blocks = blocks_of(rows)
     runs = [
-        {"benchmark": e.benchmark, "method": e.method, "seed": seed, "settings": e.settings, "results": results}
+        {"benchmark": e.benchmark, "method": e.method, "seed": s, "settings": e.settings, "code": e.code, "results": r}
         for e in entries
-        for seed, results in e.results.items()
+        for s, r in e.results.items()
     ]
     folder, figure = comparison.folder, comparison_figure(entries)
     write_json(folder / "results.json", {"comparison": read_config(comparison.source), "rows": rows, "runs": runs})
@@ -151,7 +163,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
     parser = Parser(
         prog="python -m bayesdual compare",
-        description=f"{__doc__}\n{bayesdual.comparison.__doc__}",
+        description=f"{__doc__}\n{plan.__doc__}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -168,7 +180,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-def run(argv: list[str]) -> None:
+def main(argv: list[str]) -> None:
     """Runs ``compare``.
 
     Args:
@@ -180,61 +192,71 @@ def run(argv: list[str]) -> None:
     """
     args = parse(argv)
     comparison = read_comparison(args.config, args.folder)
-    made = Runs(comparison.folder / "runs")
+    store = Store(comparison.folder / "runs.jsonl")
     console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 100)
-    tuning = {(b.name, m.name): tuning_runs(comparison, b, m) for b, m in comparison.cells}
-    tuning_list = [run for tried in tuning.values() for _, runs in tried for run in runs]
-    for benchmark, method in comparison.cells:  # complains before anything is learned
-        run_of(comparison, benchmark, method, method.grid[0], comparison.seeds[0], False)
+    tuning = {(b.name, m.name): tuning_cells(comparison, b, m) for b, m in comparison.pairs}
+    tuning_list = [cell for tried in tuning.values() for _, cells in tried for cell in cells]
+    # Refuses what does not fit together before anything is learned.
+    examples = [cell_of(comparison, b, m, m.grid[0], comparison.seeds[0], False) for b, m in comparison.pairs]
+    for sentence in (store.left_aside([*tuning_list, *examples]), files_of_before(comparison.folder)):
+        if sentence is not None:
+            console.print(sentence, soft_wrap=True)
     if args.dry_run:
-        return dry_run(comparison, made, tuning, console)
+        return dry_run(comparison, store, tuning, console)
     with sole_use(comparison.folder):
         executor: Executor = RayCluster(args.ray) if args.ray else LocalProcesses(args.workers or cores())
         if tuning_list:
-            execute("tuning", tuning_list, made, executor, console)
-        chosen = chosen_settings(comparison, made, tuning)
-        runs = [
-            run_of(comparison, b, m, chosen[b.name, m.name], seed, False)
+            execute("tuning", tuning_list, store, executor, console)
+        chosen = chosen_settings(comparison, store, tuning)
+        cells = [
+            cell_of(comparison, b, m, chosen[b.name, m.name], seed, False)
             for seed in comparison.seeds
-            for b, m in comparison.cells
+            for b, m in comparison.pairs
         ]
-        execute("comparing", runs, made, executor, console)
+        execute("comparing", cells, store, executor, console)
         console.print()
-        for part in terminal_tables(write_report(comparison, entries_of(comparison, made, chosen))):
+        for part in terminal_tables(write_report(comparison, entries_of(comparison, store, chosen))):
             console.print(part)
-    console.print(f"written to {comparison.folder}: table.md, table.csv, results.json, figure.png, runs/")
+    console.print(f"written to {comparison.folder}: table.md, table.csv, results.json, figure.png, runs.jsonl")
 
 
-def chosen_settings(
-    comparison: Comparison, made: Runs, tuning: Mapping[tuple[str, str], list]
-) -> dict[tuple[str, str], dict[str, Any]]:
+def files_of_before(folder: Path) -> str | None:
+    """Says in one sentence that runs of before 0.2.0, a file each, are not read; None: there are none."""
+    files = list((folder / "runs").glob("*.json"))
+    if not files:
+        return None
+    return f"left aside, and kept in {folder / 'runs'}: {counted(len(files))} of before 0.2.0, when none said its code."
+
+
+def chosen_settings(comparison: Comparison, store: Store, tuning: Tuning) -> dict[tuple[str, str], dict[str, Any]]:
     """What each method takes on each benchmark, once the tuning runs are there."""
     chosen = {}
-    for benchmark, method in comparison.cells:
+    for benchmark, method in comparison.pairs:
         tried = tuning[benchmark.name, method.name]
-        results = [(settings, [made.results(run) for run in runs]) for settings, runs in tried]
+        results = [(settings, [store[cell].results for cell in cells]) for settings, cells in tried]
         chosen[benchmark.name, method.name] = choose(results) if results else method.grid[0]
     return chosen
 
 
-def dry_run(comparison: Comparison, made: Runs, tuning: Mapping[tuple[str, str], list], console: Console) -> None:
+def dry_run(comparison: Comparison, store: Store, tuning: Tuning, console: Console) -> None:
     """Lists the runs that are not there; those that depend on tuning that was not done by their number."""
-    missing: dict[str, Run] = {}
+    missing: dict[str, Cell] = {}
     waiting = 0
-    for benchmark, method in comparison.cells:
+    for benchmark, method in comparison.pairs:
         tried = tuning[benchmark.name, method.name]
-        todo = [run for _, runs in tried for run in runs if run not in made]
-        missing |= {run.name: run for run in todo}
+        todo = [cell for _, cells in tried for cell in cells if cell not in store]
+        missing |= {cell.name: cell for cell in todo}
         if todo:
             waiting += len(comparison.seeds)
             continue
-        results = [(settings, [made.results(run) for run in runs]) for settings, runs in tried]
+        results = [(settings, [store[cell].results for cell in cells]) for settings, cells in tried]
         chosen = choose(results) if results else method.grid[0]
-        runs = [run_of(comparison, benchmark, method, chosen, seed, False) for seed in comparison.seeds]
-        missing |= {run.name: run for run in runs if run not in made}
-    for run in missing.values():
-        console.print(run.title)
-    console.print(f"{len(missing)} runs to make" + (f", and then {waiting} with what was chosen" if waiting else ""))
+        cells = [cell_of(comparison, benchmark, method, chosen, seed, False) for seed in comparison.seeds]
+        missing |= {cell.name: cell for cell in cells if cell not in store}
+    for cell in missing.values():
+        console.print(cell.title)
+    after = f", and then {waiting} with what was chosen" if waiting else ""
+    console.print(f"{counted(len(missing))} to make{after}")
 
 
 def cores() -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
+from jsonargparse import ArgumentParser
 from lightning import Trainer, seed_everything
 
-from bayesdual.configuration import run_parser
+from bayesdual.learner import Learner, StreamDataModule
 
 NOTHING_WRITTEN = {
     "logger": False,
@@ -17,28 +19,47 @@ NOTHING_WRITTEN = {
 }
 
 
-def made(config: Mapping[str, Any]) -> Any:
-    """The objects that a resolved configuration stands for: ``model``, ``data``, and the settings of ``trainer``.
+class Objects(NamedTuple):
+    """What a resolved configuration stands for."""
+
+    model: Learner
+    data: StreamDataModule
+    trainer: dict[str, Any]
+
+
+def objects_of(config: Mapping[str, Any]) -> Objects:
+    """The objects that a resolved configuration stands for: a learner, its stream, and the settings of a trainer.
 
     All that they draw at random follows from ``seed_everything``.
     """
     seed_everything(config["seed_everything"], verbose=False)
-    parser = run_parser()
-    return parser.instantiate(parser.parse_object(dict(config)))
+    parser = _parser()
+    made = parser.instantiate(parser.parse_object({key: config[key] for key in Objects._fields}))
+    return Objects(made.model, made.data, dict(made.trainer))
 
 
 def learn(config: Mapping[str, Any]) -> dict[str, Any]:
     """Learns the stream of a resolved configuration by the Lightning host.
 
     Args:
-        config: What :func:`resolve` returned.
+        config: What :func:`bayesdual.configuration.resolve` returned.
 
     Returns:
-        The results of :class:`bayesdual.history.History`, and ``exemplars``, the examples in memory at the end.
+        The results of :class:`bayesdual.learner.History`, and ``exemplars``, the examples in memory at the end.
 
     Raises:
         FloatingPointError: The loss is no longer finite.
     """
-    objects = made(config)
-    Trainer(**{**objects.trainer, **NOTHING_WRITTEN}).fit(objects.model, datamodule=objects.data)
-    return {**objects.model.history.results(), "exemplars": len(objects.model.algorithm.memory)}
+    model, data, trainer = objects_of(config)
+    Trainer(**{**trainer, **NOTHING_WRITTEN}).fit(model, datamodule=data)
+    return {**model.history.results(), "exemplars": len(model.algorithm.memory)}
+
+
+@lru_cache(maxsize=1)
+def _parser() -> ArgumentParser:
+    """Takes values that are resolved already; it is no part of ``bayesdual.configuration``, which resolves them."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Learner, "model", fail_untyped=False)
+    parser.add_class_arguments(StreamDataModule, "data", fail_untyped=False)
+    parser.add_class_arguments(Trainer, "trainer", instantiate=False, fail_untyped=False)
+    return parser

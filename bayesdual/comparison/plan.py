@@ -3,13 +3,15 @@
 folder: comparisons/digits           # where it writes to; or --folder
 seeds: [0, 1, 2]
 tuning: {seeds: [0], validation: 0.1}  # share of the training data on which settings are chosen
-peers: bayesdual.strategies.baselines    # the module that plans and learns what a method names as its peer
+baselines: bayesdual.strategies.baselines  # the module that plans and learns what a method names as its baseline
 benchmarks:                          # a configuration of fit, and settings changed in it by dotted key
   memory 50: {config: split_digits.yaml, set: {model.algorithm.init_args.memory_size: 50}}
 methods:
   bayesdual: {tune: {model.optimizer.init_args.lr_factor: [1.0, 0.5, 1.5]}}
   replay: {overlay: methods/replay.yaml, set: {model.lr_end: 1.0}}
-  DER++: {peer: DER++, set: {replay_batch_size: 64}, tune: {lr: [1e-3, 3e-4, 1e-4]}}
+  DER++: {baseline: DER++, set: {replay_batch_size: 64}, tune: {lr: [1e-3, 3e-4, 1e-4]}}
+
+The keys ``baseline`` and ``baselines`` may be called ``peer`` and ``peers``, as they were.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bayesdual.comparison.statistics import OURS, OWN, PEER
+from bayesdual.comparison.statistics import BASELINE, OURS, OWN
 from bayesdual.configuration import CommandLineError, find_configs, read_config
 
 
@@ -41,15 +43,15 @@ class Method:
 
     Attributes:
         name: What it is called.
-        peer: Which peer it is; None: it is ours.
+        baseline: Which baseline it is; None: it is ours.
         overlay: Configuration files laid over the benchmark's, for a method of ours.
-        settings: Settings changed; for a peer, its own.
+        settings: Settings changed; for a baseline, its own.
         tune: Values to choose among, by setting.
         benchmarks: The benchmarks it is for; empty: all.
     """
 
     name: str
-    peer: str | None = None
+    baseline: str | None = None
     overlay: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     tune: dict[str, list[Any]] = field(default_factory=dict)
@@ -73,17 +75,17 @@ class Comparison:
     benchmarks: tuple[Benchmark, ...]
     methods: tuple[Method, ...]
     ours: str | None
-    peers: Any
+    baselines: Any
 
     @property
-    def cells(self) -> list[tuple[Benchmark, Method]]:
+    def pairs(self) -> list[tuple[Benchmark, Method]]:
         """Each benchmark with each of its methods."""
         return [(b, m) for b in self.benchmarks for m in self.methods if not m.benchmarks or b.name in m.benchmarks]
 
     def role(self, method: Method) -> str:
-        """See :class:`bayesdual.comparison_report.Entry`."""
-        if method.peer is not None:
-            return self.peers.bound(method.peer) or PEER
+        """See :class:`bayesdual.comparison.Entry`."""
+        if method.baseline is not None:
+            return self.baselines.bound(method.baseline) or BASELINE
         return OURS if method.name == self.ours else OWN
 
 
@@ -97,8 +99,8 @@ def read_comparison(path: str, folder: str | None = None) -> Comparison:
     Raises:
         CommandLineError: Something in it cannot be.
     """
-    content = read_config(path)
-    _check_keys(content, ("folder", "seeds", "tuning", "peers", "benchmarks", "methods", "ours"), path, "")
+    content = _renamed(read_config(path), "peers", "baselines", path)
+    _check_keys(content, ("folder", "seeds", "tuning", "baselines", "benchmarks", "methods", "ours"), path, "")
     tuning = _mapping(content, "tuning", path)
     _check_keys(tuning, ("seeds", "validation"), path, "tuning")
     validation = tuning.get("validation", 0.1)
@@ -111,10 +113,10 @@ def read_comparison(path: str, folder: str | None = None) -> Comparison:
     methods = tuple(
         _method(path, name, spec, [b.name for b in benchmarks]) for name, spec in _entries(content, "methods", path)
     )
-    own = [method.name for method in methods if method.peer is None]
+    own = [method.name for method in methods if method.baseline is None]
     ours = content.get("ours", own[0] if own else None)
     if "ours" in content and ours not in own:
-        _refuse(path, "ours", f"is {ours!r}, which is no method without a peer; there are {', '.join(own) or 'none'}")
+        _refuse(path, "ours", f"is {ours!r}, which is no method of ours; there are {', '.join(own) or 'none'}")
     return Comparison(
         source=path,
         folder=Path(folder),
@@ -124,7 +126,7 @@ def read_comparison(path: str, folder: str | None = None) -> Comparison:
         benchmarks=benchmarks,
         methods=methods,
         ours=ours,
-        peers=_peers(content.get("peers"), methods, path),
+        baselines=_baselines(content.get("baselines"), methods, path),
     )
 
 
@@ -141,11 +143,12 @@ def _method(path: str, name: str, spec: Any, benchmarks: Sequence[str]) -> Metho
     key = f"methods.{name}"
     spec = {} if spec is None else spec
     if not isinstance(spec, dict):
-        _refuse(path, key, f"is {spec!r}: give it a mapping, such as {{peer: Replay}}, or {{}}")
-    _check_keys(spec, ("peer", "overlay", "set", "tune", "benchmarks"), path, key)
+        _refuse(path, key, f"is {spec!r}: give it a mapping, such as {{baseline: Replay}}, or {{}}")
+    spec = _renamed(spec, "peer", "baseline", path, key)
+    _check_keys(spec, ("baseline", "overlay", "set", "tune", "benchmarks"), path, key)
     overlay = [spec["overlay"]] if isinstance(spec.get("overlay"), str) else spec.get("overlay", [])
-    if overlay and "peer" in spec:
-        _refuse(path, f"{key}.overlay", "is for methods of ours; a peer has its own settings, in set and tune")
+    if overlay and "baseline" in spec:
+        _refuse(path, f"{key}.overlay", "is for methods of ours; a baseline has its own settings, in set and tune")
     tune = _mapping(spec, "tune", path, key)
     for setting, values in tune.items():
         if not isinstance(values, list) or not values:
@@ -155,7 +158,7 @@ def _method(path: str, name: str, spec: Any, benchmarks: Sequence[str]) -> Metho
         _refuse(path, f"{key}.benchmarks", f"names {missing[0]!r}; there are {', '.join(benchmarks)}")
     return Method(
         name,
-        spec.get("peer"),
+        spec.get("baseline"),
         tuple(_find(file, path, f"{key}.overlay") for file in overlay),
         _mapping(spec, "set", path, key),
         tune,
@@ -163,24 +166,33 @@ def _method(path: str, name: str, spec: Any, benchmarks: Sequence[str]) -> Metho
     )
 
 
-def _peers(module: Any, methods: Sequence[Method], path: str) -> Any:
-    named = [method for method in methods if method.peer is not None]
+def _baselines(module: Any, methods: Sequence[Method], path: str) -> Any:
+    named = [method for method in methods if method.baseline is not None]
     if not named:
         return None
     if module is None:
         _refuse(
-            path, f"methods.{named[0].name}.peer", "needs a module of peers: add peers: bayesdual.strategies.baselines"
+            path,
+            f"methods.{named[0].name}.baseline",
+            "needs a module of baselines: add baselines: bayesdual.strategies.baselines",
         )
     try:
-        peers = import_module(module)
+        baselines = import_module(module)
     except ImportError as error:
-        _refuse(path, "peers", f"is {module}, which cannot be imported ({error})")
+        _refuse(path, "baselines", f"is {module}, which cannot be imported ({error})")
     for method in named:
         try:
-            peers.baseline_named(method.peer)
+            baselines.baseline_named(method.baseline)
         except ValueError as error:
             raise CommandLineError(f"{path}: methods.{method.name}: {error}") from None
-    return peers
+    return baselines
+
+
+def _renamed(content: Mapping[str, Any], old: str, new: str, path: str, above: str = "") -> dict[str, Any]:
+    """A mapping in which a key has today's name."""
+    if old in content and new in content:
+        _refuse(path, f"{above}.{old}".lstrip("."), f"is what {new} was called, and both are there: give one")
+    return {new if key == old else key: value for key, value in content.items()}
 
 
 def _find(file: Any, path: str, key: str) -> str:

@@ -1,15 +1,11 @@
-"""From the results of a comparison to tables (terminal, Markdown, CSV, JSON) and a figure.
-
-gap closure   G = (A - best peer) / (joint - best peer)     A: mean average accuracy; best peer: the highest mean
-paired test   t = mean(d) / (sd(d) / sqrt(n)),  d: A - best peer, seed by seed; p from Student's t with n - 1
-"""
+"""The rows of a comparison as people read them: tables (terminal, Markdown, CSV) and a figure."""
 
 from __future__ import annotations
 
 import csv
 import io
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +24,7 @@ NOTES = {
 }
 COLUMNS = 4  # benchmarks, in the figure and in the table of accuracies
 NARROWEST = 8  # of the names of methods
+FEW_SEEDS = 6  # with fewer the sign-flip test cannot give p < 0.05
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,7 @@ def blocks_of(rows: Sequence[dict[str, Any]]) -> list[Block]:
         notes = [sentence for row in mine if (sentence := _comparison(row))]
         if chosen := [f"{row['method']} {_chosen(row)}" for row in mine if row["settings"]]:
             notes.append("tuned: " + ", ".join(chosen))
+        notes.append(_code(mine))
         blocks.append(Block(benchmark, ["method", *MEASURES.values()], lines, notes))
     blocks[-1].notes.extend(_remarks(rows))
     return blocks
@@ -65,11 +63,17 @@ def _accuracies(rows: Sequence[dict[str, Any]], benchmarks: Sequence[str]) -> Bl
         for m in methods
     ]
     ours = next((row["method"] for row in rows if row["role"] == OURS), None)
-    for label, key, form in (("gap closure", "gap_closure", "{:.2f}"), ("p", "difference_p", "{:.3f}")):
+    for label, key, form in (("gap closure", "gap_closure", "{:.2f}"), ("p", "difference_p", "{:.3g}")):
         values = [by_place.get((ours, b), {}).get(key) for b in benchmarks]
         if any(value is not None for value in values):
             lines.append([label, *("-" if value is None else form.format(value) for value in values)])
-    return Block("average accuracy", ["method", *benchmarks], lines, [])
+    few = [row for row in rows if row["role"] == OURS and len(row.get("pairs_by_seed", ())) in range(1, FEW_SEEDS)]
+    notes = [
+        f"p: exact paired sign-flip test against the best baseline of each; {_number(len(row['pairs_by_seed']))} give "
+        f"{row['difference_p_smallest']:.3g} at the least"
+        for row in few[:1]
+    ]
+    return Block("average accuracy", ["method", *benchmarks], lines, notes)
 
 
 def _cell(row: dict[str, Any], measure: str) -> str:
@@ -89,6 +93,11 @@ def short(number: float) -> str:
     return f"{number:.3f}".replace("0.", ".", 1) if abs(number) < 0.9995 else f"{number:.3f}"
 
 
+def signed(number: float) -> str:
+    """As :func:`short`, with the sign."""
+    return ("+" if number >= 0 else "") + short(number)
+
+
 def _chosen(row: dict[str, Any]) -> str:
     return row["settings"] + ("†" if row["at_edge_of_grid"] else "")
 
@@ -96,11 +105,33 @@ def _chosen(row: dict[str, Any]) -> str:
 def _comparison(row: dict[str, Any]) -> str | None:
     if row.get("difference") is None:
         return None
-    text = f"{row['method']} - {row['best_peer']}, the best peer: {row['difference']:+.3f}"
-    if row["difference_p"] is not None:
-        text += f" (paired over {row['difference_pairs']} seeds: t = {row['difference_t']:.2f}, "
-        text += f"p = {row['difference_p']:.3f})"
+    pairs = row["pairs_by_seed"]
+    spread = "" if row["difference_sd"] is None else f" ± {short(row['difference_sd'])}"
+    values = ", ".join(f"{short(ours)} - {short(theirs)}" for ours, theirs in pairs.values())
+    text = f"{row['method']} - {row['best_baseline']}, the best baseline: {signed(row['difference'])}{spread} "
+    text += f"({_seeds(pairs)}: {values}); exact paired sign-flip test: p = {row['difference_p']:.3g}"
+    if len(pairs) < FEW_SEEDS:
+        text += f" ({_number(len(pairs))}: the smallest possible is {row['difference_p_smallest']:.3g})"
     return text + (f"; gap closure {row['gap_closure']:.2f}" if row["gap_closure"] is not None else "")
+
+
+def _seeds(seeds: Iterable[Any]) -> str:
+    listed = [str(seed) for seed in seeds]
+    return f"seed{'s' * (len(listed) != 1)} {', '.join(listed)}"
+
+
+def _number(seeds: int) -> str:
+    return f"{seeds} seed{'s' * (seeds != 1)}"
+
+
+def _code(rows: Sequence[dict[str, Any]]) -> str:
+    """Which code made rows: said once if it is the same, else with the methods."""
+    methods: dict[str, list[str]] = {}
+    for row in rows:
+        methods.setdefault(row["code"], []).append(row["method"])
+    return "made by " + "; ".join(
+        code if len(methods) == 1 else f"{code}: {', '.join(names)}" for code, names in methods.items()
+    )
 
 
 def _remarks(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -147,13 +178,17 @@ def markdown(blocks: Sequence[Block]) -> str:
 
 
 def comma_separated(rows: Sequence[dict[str, Any]]) -> str:
-    """All values as CSV."""
+    """All values as CSV; those by seed as ``SEED:VALUE``."""
     file = io.StringIO()
     columns = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: _as_text(value) for key, value in row.items()} for row in rows)
     return file.getvalue()
+
+
+def _as_text(value: Any) -> Any:
+    return " ".join(f"{k}:{v}" for k, v in value.items()) if isinstance(value, dict) else value
 
 
 def comparison_figure(entries: Sequence[Entry]) -> Figure:

@@ -1,11 +1,11 @@
-"""Avalanche's strategies as peers in a comparison: with the model, stream, epochs, memory and measures of ours.
+"""Avalanche's strategies as baselines in a comparison: with the model, stream, epochs, memory and measures of ours.
 
-A peer is a function that builds a strategy. Its first argument is what every strategy of Avalanche's takes; the names
-of the others say what it reads from the benchmark's configuration (``FROM_CONFIGURATION``: epochs, memory size, replay
-batch), or what a comparison may set or tune besides. What it does not take makes no other run: a comparison over
+A baseline is a function that builds a strategy. Its first argument is what every strategy of Avalanche's takes; the
+names of the others say what it reads from the benchmark's configuration (``FROM_CONFIGURATION``: epochs, memory size,
+replay batch), or what a comparison may set or tune besides. What it does not take makes no other run: a comparison over
 memories runs ``joint`` once.
 
-Quirks of Avalanche 0.6.0 that would be unfair to the peers are made good here:
+Quirks of Avalanche 0.6.0 that would be unfair to the baselines are made good here:
 
 - DER and ER-ACE do not replay while the memory holds fewer examples than their replay batch: the batch shrinks to it.
 - ER-ACE's loss is NaN once a probability underflows (0 log 0): the same loss is computed from log-probabilities.
@@ -175,12 +175,12 @@ BOUNDS = {"naive": "lower", "joint": "upper"}  # what a comparison measures the 
 
 
 def bound(name: str) -> str | None:
-    """Whether a peer is the ``upper`` or the ``lower`` bound of what the others can reach, or neither."""
+    """Whether a baseline is the ``upper`` or the ``lower`` bound of what the others can reach, or neither."""
     return BOUNDS.get(name)
 
 
 def baseline_named(name: str) -> Callable[..., SupervisedTemplate]:
-    """The function that builds a peer.
+    """The function that builds a baseline.
 
     Raises:
         ValueError: There is none of that name.
@@ -192,8 +192,8 @@ def baseline_named(name: str) -> Callable[..., SupervisedTemplate]:
         try:
             return getattr(import_module(module), function)
         except (ImportError, AttributeError) as error:
-            raise ValueError(f"peer {name} is not there ({error}).") from None
+            raise ValueError(f"baseline {name} is not there ({error}).") from None
     lower = {known.lower(): known for known in BASELINES}
     close = get_close_matches(name.lower(), lower, 1)
     hint = f"did you mean {lower[close[0]]}? " if close else ""
-    raise ValueError(f"{name!r} is not a peer; {hint}There are {', '.join(BASELINES)}.")
+    raise ValueError(f"{name!r} is not a baseline; {hint}There are {', '.join(BASELINES)}.")

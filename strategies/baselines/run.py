@@ -40,7 +40,7 @@ class StopWhenBroken(SupervisedPlugin):
             raise FloatingPointError(f"the network's outputs are no longer finite in {place}: lower lr.")
 
 
-OF_ALL = {"lr": 1e-3, "optimizer": "torch.optim.Adam", "batch_size": None}  # settings that every peer takes
+OF_ALL = {"lr": 1e-3, "optimizer": "torch.optim.Adam", "batch_size": None}  # settings that every baseline takes
 FROM_CONFIGURATION = {
     "epochs": ("data", "epochs"),
     "memory_size": ("model", "algorithm", "init_args", "memory_size"),
@@ -55,10 +55,10 @@ def plan(name: str, config: Mapping[str, Any], settings: Mapping[str, Any]) -> d
     Args:
         name: A name in ``BASELINES``, or the dotted name of a function like those there.
         config: The benchmark's configuration, resolved (see :func:`bayesdual.configuration.resolve`).
-        settings: The peer's own, or what it is to take instead of the configuration's.
+        settings: The baseline's own, or what it is to take instead of the configuration's.
 
     Raises:
-        ValueError: There is no such peer or setting, or the configuration lacks what the peer reads from it.
+        ValueError: There is no such baseline or setting, or the configuration lacks what the baseline reads from it.
     """
     parameters = list(inspect.signature(baseline_named(name)).parameters.values())[1:]
     values = {p.name: p.default for p in parameters if p.name != "n_experiences"} | OF_ALL
@@ -93,21 +93,21 @@ def learn(
     evaluate_on: str,
     seed: int,
 ) -> dict[str, Any]:
-    """Learns a stream by a peer and evaluates after each experience.
+    """Learns a stream by a baseline and evaluates after each experience.
 
     Args:
         name: See :func:`plan`.
-        settings: The peer's, and the learning rate, optimizer and batch size.
+        settings: The baseline's, and the learning rate, optimizer and batch size.
         network: Class path and arguments of the network.
         benchmark: Class path and arguments of what makes the benchmark.
         evaluate_on: The stream to evaluate on, ``test`` or ``valid``.
         seed: Seed of all that is random.
 
     Returns:
-        The results of :class:`bayesdual.history.History`, and ``exemplars``, the examples in memory at the end.
+        The results of :class:`bayesdual.learner.History`, and ``exemplars``, the examples in memory at the end.
 
     Raises:
-        ValueError: The peer cannot learn this stream.
+        ValueError: The baseline cannot learn this stream.
         FloatingPointError: The loss or the network is no longer finite.
     """
     seed_everything(seed, verbose=False)
@@ -118,7 +118,7 @@ def learn(
     made = parser.instantiate(parser.parse_object({"network": network, "data": data}))
     experiences, n_experiences = made.data.stream("train"), made.data.n_experiences
     if len({int(task) for e in experiences for task in getattr(e, "task_labels", [0])}) > 1:
-        raise ValueError("the stream has task labels, which no peer here uses: compare without them.")
+        raise ValueError("the stream has task labels, which no baseline here uses: compare without them.")
     classes = [classes_of(e) for e in experiences]
     if baseline_named(name) is icarl and len(set(sum(classes, []))) < sum(map(len, classes)):
         raise ValueError("iCaRL learns new classes in each experience, but here they come again: leave it out.")

@@ -1,4 +1,4 @@
-"""Avalanche's strategies as peers: each learns a stream, is measured as ours is, and says what it cannot do."""
+"""Avalanche's strategies as baselines: each learns a stream, is measured as ours is, and says what it cannot do."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def run(name, settings=None, **more):
 
 
 @pytest.mark.parametrize("name", baselines.BASELINES)
-def test_each_peer_learns_and_is_measured_as_ours_is(name):
+def test_each_baseline_learns_and_is_measured_as_ours_is(name):
     results = run(name, **{"data.epochs": 2})
     promised = {"average_accuracy", "forgetting", "nll", "ece", "seconds_total", "seconds_evaluation", "exemplars"}
     assert promised <= results.keys()
@@ -42,7 +42,7 @@ def test_each_peer_learns_and_is_measured_as_ours_is(name):
         assert results["average_accuracy"] > 0.4, "what remembers is far better than naive"
 
 
-def test_ours_and_peers_are_measured_by_the_same_keys():
+def test_ours_and_baselines_are_measured_by_the_same_keys():
     ours = learn(config(**{"model.algorithm.init_args.weight_prior": None}))
     assert ours.keys() == run("naive").keys() and ours["exemplars"] == 50
 
@@ -88,8 +88,8 @@ def test_a_learning_rate_that_diverges_says_so(name):
 
 
 REFUSED = {
-    "'replya' is not a peer; did you mean Replay?": ("replya", {}, {}),
-    "peer no.such is not there": ("no.such", {}, {}),
+    "'replya' is not a baseline; did you mean Replay?": ("replya", {}, {}),
+    "baseline no.such is not there": ("no.such", {}, {}),
     "ewc_lamda is not a setting of EWC; did you mean ewc_lambda?": ("EWC", {"ewc_lamda": 1}, {}),
     "replay_batch_size is 0, which Replay cannot learn with: give a whole": ("Replay", {"replay_batch_size": 0}, {}),
     "lr is -1, which naive cannot learn with: give a number above 0": ("naive", {"lr": -1}, {}),
@@ -99,13 +99,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("sentence", "case"), REFUSED.items(), ids=range(len(REFUSED)))
-def test_what_a_peer_cannot_do_is_refused_in_a_sentence(sentence, case):
+def test_what_a_baseline_cannot_do_is_refused_in_a_sentence(sentence, case):
     name, given, more = case
     with pytest.raises(ValueError, match=sentence.replace("?", r"\?")):
         run(name, given, **more)
 
 
-def test_a_peer_of_ones_own_is_named_by_its_dotted_path():
+def test_a_baseline_of_ones_own_is_named_by_its_dotted_path():
     name = f"{__name__}.two_epochs"
     assert "epochs" not in baselines.plan(name, config(), {})["settings"] and baselines.bound(name) is None
     assert run(name)["average_accuracy"] > CHANCE
