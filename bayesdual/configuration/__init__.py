@@ -5,8 +5,7 @@ What parses is imported when first asked for, since it takes PyTorch and Lightni
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bayesdual.configuration.arguments import (
     COMMANDS,
@@ -27,11 +26,7 @@ from bayesdual.configuration.arguments import (
 )
 from bayesdual.configuration.messages import failure, not_among, parsing_complaint
 from bayesdual.configuration.moved import MOVED, current_name, current_names
-
-if TYPE_CHECKING:
-    from bayesdual.configuration.parser import TRAINER_DEFAULTS, Parser, resolve, run_parser
-
-_PARSING = ("TRAINER_DEFAULTS", "Parser", "resolve", "run_parser")
+from bayesdual.lazy import attach
 
 __all__ = [
     "COMMANDS",
@@ -61,8 +56,9 @@ __all__ = [
     "with_current_names",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PARSING:
-        raise AttributeError(f"bayesdual.configuration has no {name!r}; it has {', '.join(__all__)}.")
-    return getattr(import_module("bayesdual.configuration.parser"), name)
+if TYPE_CHECKING:
+    from bayesdual.configuration.parser import TRAINER_DEFAULTS, Parser, resolve, run_parser
+else:
+    __getattr__, __dir__ = attach(
+        __name__, dict.fromkeys(("TRAINER_DEFAULTS", "Parser", "resolve", "run_parser"), "parser")
+    )
