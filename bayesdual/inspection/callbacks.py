@@ -19,13 +19,13 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from bayesdual import measures
+from bayesdual import __version__, measures, sources
 from bayesdual.files import write_json, write_whole
 from bayesdual.inspection.figures import accuracy_figure, is_images, memory_figure, progress_figure
 from bayesdual.inspection.tables import accuracy_tables, summary
 from bayesdual.learner import Learner
 
-VERSIONS_OF = ("bayesdual", "torch", "lightning", "avalanche-lib")
+VERSIONS_OF = ("torch", "lightning", "avalanche-lib")
 
 
 class StreamProgress(ProgressBar):
@@ -138,7 +138,8 @@ def run_results(learner: Learner) -> dict[str, Any]:
         "memory_budget": learner.algorithm.memory.budget,
         "evaluated_on": learner.stream.evaluate_on,
         "seed": torch.initial_seed(),
-        "versions": {name: importlib.metadata.version(name) for name in VERSIONS_OF},
+        "versions": {"bayesdual": __version__} | {name: importlib.metadata.version(name) for name in VERSIONS_OF},
+        "code": sources.digest_of_all(),
     }
 
 

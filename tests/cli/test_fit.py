@@ -16,6 +16,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from bayesdual import __version__, sources
 from bayesdual.__main__ import main
 from bayesdual.configuration import CommandLineError, Setting, arguments, failure, messages, parsing_complaint
 from bayesdual.memory import Memory
@@ -124,6 +125,7 @@ def test_results_hold_what_is_promised(learned):
     assert not [key for key in (*promised, "versions") if results.get(key) is None]
     assert results["average_accuracy"] == pytest.approx(sum(results["accuracy_matrix"][-1]) / 5)
     assert results["memory_size"] == 50 and results["seed"] == 0
+    assert results["versions"]["bayesdual"] == __version__ and results["code"] == sources.digest_of_all()
     assert results["seconds_total"] >= results["seconds_training"] > 0
 
 
