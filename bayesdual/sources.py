@@ -3,7 +3,8 @@
 What a thing depends on is the module that it stands in, and whatever that module imports, name by name: ``from
 bayesdual.learner import History`` leads through the package's ``__init__`` to the module that defines ``History``, and
 to none of its neighbours. Counted are bayesdual and the user's own modules, but not the standard library and installed
-packages; comments, docstrings and formatting do not count either.
+packages, nor what plans runs, keeps them and shows them: what that decides stands in the settings of a run. Comments,
+docstrings and formatting do not count either.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pathlib import Path
 
 LENGTH = 16  # hexadecimal digits of a digest
 SHORT = 8  # of these are shown
+MAKES_NO_RESULTS = tuple(f"bayesdual.{package}." for package in ("cli", "comparison", "configuration", "inspection"))
+BUT_FOR = "bayesdual.comparison.ours"  # which learns
 INSTALLED = {"site-packages", "dist-packages"}
 
 
@@ -65,7 +68,7 @@ def modules_behind(names: Iterable[str]) -> dict[str, Path]:
             continue
         seen.add(name)
         module, path, rest = locate(name)
-        if path is None:
+        if path is None or (module.startswith(MAKES_NO_RESULTS) and module != BUT_FOR):
             continue
         origin = _imported_as(path, module).get(rest[0]) if rest and path.name == "__init__.py" else None
         if origin is not None:

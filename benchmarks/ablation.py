@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bayesdual.__main__ import main as bayesdual
+from bayesdual.comparison import sign_flip_p
 from bayesdual.configuration import find_configs, read_config
 
 CONFIG = find_configs(["--config", "configs/compare_ablation.yaml"])[1]
@@ -23,7 +24,7 @@ FULL, OTHERS = "full", ("random, as they are", "herding, as they are")
 
 
 def selection_gain(runs: list[dict[str, Any]]) -> str:
-    """The full method against memories of real examples: mean difference of accuracy, and its standard error."""
+    """The full method against memories of real examples: mean difference of accuracy, and the exact sign-flip test."""
     made = [run for run in runs if run["results"]]
     accuracy: dict[str, dict[tuple[str, int], float]] = {method: {} for method in (FULL, *OTHERS)}
     for run in made:
@@ -31,10 +32,9 @@ def selection_gain(runs: list[dict[str, Any]]) -> str:
     lines = []
     for other in OTHERS:
         gains = [a - accuracy[other][place] for place, a in accuracy[FULL].items() if place in accuracy[other]]
-        error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
         if gains:
-            mean = statistics.mean(gains)
-            lines.append(f"{FULL} - {other}: {mean:+.4f} (standard error {error:.4f}, {len(gains)} pairs)")
+            mean, p = statistics.mean(gains), sign_flip_p(gains)
+            lines.append(f"{FULL} - {other}: {mean:+.4f} ({len(gains)} pairs, exact sign-flip test: p = {p:.3g})")
     return "\n".join(lines)
 
 

@@ -16,17 +16,17 @@ without their kernel. A variant is an optimizer, what holds the past, and which 
     joint               all tasks at once, by Adam, with as many epochs (upper bound)
 
 The learning rate of each variant is what is best for it on a tenth of the training data, left out with seed 0; then
-the seeds run on all training data. What counts is the mean over tasks of the test accuracy after the last task. Every
-run is appended to the results file, and a run that stands there is not made again. ``--table`` runs nothing.
+the seeds run on all training data. What counts is the mean over tasks of the test accuracy after the last task. A lead
+is tested by the exact sign-flip test over seeds (``bayesdual.comparison``). Every run is appended to the results file,
+and none is made twice by the same code. ``--table`` runs nothing, and shows the last run of each kind, whatever code
+made it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bayesdual.comparison import be_quiet, learn, made
+from bayesdual.comparison import Cell, Run, Store, be_quiet, learn, made_by, objects_of, said_p, sign_flip_p
 from bayesdual.configuration import Setting, resolve
 from bayesdual.memory import IMPOSSIBLE, Candidates
 from bayesdual.posterior import curvature
@@ -81,41 +81,13 @@ def optimizer_of(variant: str) -> str:
     return variant.rsplit(", ", 1)[1]
 
 
-class Runs:
-    """Runs and their results, one JSON line each: a benchmark that was stopped goes on where it was.
-
-    Args:
-        path: The file; it need not be there yet.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        self._known = {self._key(line["run"]): line["results"] for line in map(json.loads, lines)}
-
-    def get(self, run: dict[str, Any]) -> dict[str, Any] | None:
-        """The results of a run, or None if it was not made."""
-        return self._known.get(self._key(run))
-
-    def make(self, run: dict[str, Any], function: Callable[[], dict[str, Any]]) -> None:
-        """Makes a run and keeps its results, if they are not there."""
-        if self.get(run) is not None:
-            return
-        start = time.perf_counter()
-        results = self._known[self._key(run)] = function()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a") as file:
-            file.write(json.dumps({"run": run, "results": results}) + "\n")
-        name = "  ".join(f"{name} {value}" for name, value in run.items())
-        print(f"{name}: {results['accuracy']:.4f} in {time.perf_counter() - start:.0f} s", flush=True)
-
-    @staticmethod
-    def _key(run: dict[str, Any]) -> str:
-        return json.dumps(run, sort_keys=True)
+def title(variant: str, lr: float, seed: int, evaluate_on: str) -> str:
+    """What a run is called in the results file."""
+    return f"{variant}, lr {lr:g}, seed {seed}, {evaluate_on}"
 
 
-def make_run(runs: Runs, variant: str, lr: float, seed: int, evaluate_on: str) -> None:
-    """Learns the stream by a variant: all training data, or for "valid" 90% of it, to evaluate on the rest."""
+def cell(variant: str, lr: float, seed: int, evaluate_on: str) -> Cell:
+    """A run of a variant: on all training data, or for "valid" on 90% of it, to evaluate on the rest."""
     settings = VARIANTS[variant] | {"seed_everything": seed, "data.evaluate_on": evaluate_on}
     if evaluate_on == "valid":
         settings["data.benchmark.init_args.validation"] = VALIDATION
@@ -124,13 +96,8 @@ def make_run(runs: Runs, variant: str, lr: float, seed: int, evaluate_on: str) -
     else:
         settings[f"{OPTIMIZER}.init_args.lr"] = lr
     config = resolve(CONFIG, *(Setting(key, value, variant) for key, value in settings.items()))
-    run = learn_jointly if variant == JOINT else learn_in_turn
-    runs.make(run_of(variant, lr, seed, evaluate_on), lambda: run(config))
-
-
-def run_of(variant: str, lr: float, seed: int, evaluate_on: str) -> dict[str, Any]:
-    """What names a run in the results file."""
-    return {"variant": variant, "lr": lr, "seed": seed, "evaluate_on": evaluate_on}
+    function = "fromp.learn_jointly" if variant == JOINT else "fromp.learn_in_turn"
+    return Cell(title(variant, lr, seed, evaluate_on), {"learn": function, "arguments": {"config": config}})
 
 
 def learn_in_turn(config: dict[str, Any]) -> dict[str, Any]:
@@ -141,7 +108,7 @@ def learn_in_turn(config: dict[str, Any]) -> dict[str, Any]:
 
 def learn_jointly(config: dict[str, Any]) -> dict[str, Any]:
     """Learns all tasks of a resolved configuration at once, by Adam; the learning rate falls linearly."""
-    objects = made(config)
+    objects = objects_of(config)
     network, stream = objects.model.network, objects.data
     mask = task_classes(stream.stream("train"), config["model"]["network"]["init_args"]["n_classes"])
 
@@ -168,22 +135,30 @@ def learn_jointly(config: dict[str, Any]) -> dict[str, Any]:
     return {"accuracy": statistics.mean(accuracies)}
 
 
-def learning_rate(runs: Runs, variant: str) -> float | None:
+def learning_rate(runs: Mapping[str, Run], variant: str) -> float | None:
     """The learning rate that is best on the validation stream; None if not all were tried."""
-    tried = {lr: runs.get(run_of(variant, lr, 0, "valid")) for lr in GRIDS[optimizer_of(variant)]}
-    return None if None in tried.values() else max(tried, key=lambda lr: tried[lr]["accuracy"])
+    tried = {lr: runs.get(title(variant, lr, 0, "valid")) for lr in GRIDS[optimizer_of(variant)]}
+    accuracies = {lr: run.results["accuracy"] for lr, run in tried.items() if run and run.results}
+    return max(accuracies, key=lambda lr: accuracies[lr]) if len(accuracies) == len(tried) else None
 
 
-def table(runs: Runs, seeds: list[int]) -> str:
-    """Mean and standard deviation of the final accuracy over tasks, and of forgetting, in percent, by variant."""
+def table(runs: Mapping[str, Run], seeds: list[int]) -> str:
+    """Mean and standard deviation of the final accuracy over tasks, and of forgetting, in percent, by variant.
+
+    Args:
+        runs: By title.
+        seeds: Those to tabulate.
+    """
     lines = [f"{'':30s}{'accuracy %':>16s}{'forgetting %':>16s}{'rate':>8s}"]
+    shown: list[Run] = []
     accuracies: dict[str, dict[int, float]] = {}
     for variant in VARIANTS:
         lr = learning_rate(runs, variant)
-        made = {seed: runs.get(run_of(variant, lr, seed, "test")) for seed in seeds} if lr else {}
-        done = {seed: results for seed, results in made.items() if results is not None}
+        found = {seed: runs.get(title(variant, lr, seed, "test")) for seed in seeds} if lr else {}
+        done = {seed: run.results for seed, run in found.items() if run and run.results}
         if not done:
             continue
+        shown += [run for run in found.values() if run]
         accuracies[variant] = {seed: results["accuracy"] for seed, results in done.items()}
         cells = [percent([r[name] for r in done.values() if name in r]) for name in ("accuracy", "forgetting")]
         few = "" if len(done) == len(seeds) else f" [{len(done)} of {len(seeds)} seeds]"
@@ -193,9 +168,9 @@ def table(runs: Runs, seeds: list[int]) -> str:
         pairs = sorted(ours.keys() & accuracies.get(other, {}).keys())
         if other != variant and len(pairs) > 1:
             gains = [100 * (ours[seed] - accuracies[other][seed]) for seed in pairs]
-            error = statistics.stdev(gains) / len(gains) ** 0.5
-            lines.append(f"{variant} - random: {statistics.mean(gains):+.2f} (standard error {error:.2f})")
-    return "\n".join(lines)
+            by_seed, p = " ".join(f"{gain:+.2f}" for gain in gains), said_p(sign_flip_p(gains), len(gains))
+            lines.append(f"{variant} - random: {statistics.mean(gains):+.2f} ({by_seed}), {p}")
+    return "\n".join([*lines, f"made by {made_by(shown)}"])
 
 
 def percent(values: list[float]) -> str:
@@ -215,14 +190,32 @@ def main() -> None:
     args = parser.parse_args()
     be_quiet()
     torch.set_num_threads(args.threads)
-    runs = Runs(args.results)
-    for variant in [] if args.table else args.variants:
+    store = Store(args.results)
+    print(table(store.latest() if args.table else make(store, args.variants, args.seeds), args.seeds))
+
+
+def make(store: Store, variants: list[str], seeds: list[int]) -> dict[str, Run]:
+    """Makes the runs that are not there, first those that choose the learning rates; returns all of them by title."""
+    runs: dict[str, Run] = {}
+    cells: list[Cell] = []
+
+    def add(cell: Cell) -> None:
+        new = cell not in store
+        run = runs[cell.title] = store.make(cell)
+        cells.append(cell)
+        if new and run.results:
+            print(f"{run.title}: {run.results['accuracy']:.4f}", flush=True)
+
+    for variant in variants:
         for lr in GRIDS[optimizer_of(variant)]:
-            make_run(runs, variant, lr, 0, "valid")
-    for seed in [] if args.table else args.seeds:
-        for variant in args.variants:
-            make_run(runs, variant, learning_rate(runs, variant), seed, "test")
-    print(table(runs, args.seeds))
+            add(cell(variant, lr, 0, "valid"))
+    for seed in seeds:
+        for variant in variants:
+            if (lr := learning_rate(runs, variant)) is not None:
+                add(cell(variant, lr, seed, "test"))
+    if sentence := store.left_aside(cells):
+        print(sentence)
+    return runs
 
 
 if __name__ == "__main__":

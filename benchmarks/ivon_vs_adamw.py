@@ -5,13 +5,13 @@
 Both train the same networks on the same batches, with a cosine learning rate. The learning rate of each is that of its
 grid with the least NLL on a tenth of the training data, with seed 0; then the seeds run on all training data. IVON is
 evaluated at the mean of its posterior, and averaged over 32 samples; it has ess = the number of training examples.
-Every run is appended to the results file, and a run that stands there is not made again.
+Every run is appended to the results file, and none is made twice by the same code. ``--table`` runs nothing, and shows
+the last run of each kind, whatever code made it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import time
@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bayesdual.comparison import Cell, Run, Store, made_by
 from bayesdual.ivon import IVON
 from bayesdual.measures import StreamMetric
 from bayesdual.models import MLP, LeNet
@@ -104,57 +105,50 @@ def evaluate_all(network: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor
     return results
 
 
-def run(task: Task, name: str, lr: float, seed: int, tuning: bool, epochs: int) -> dict[str, Any]:
+def run(task: str, optimizer: str, lr: float, seed: int, tuning: bool, epochs: int) -> dict[str, Any]:
     """Trains and evaluates once; when tuning, on a tenth of the training data."""
-    data = task.data()
+    setting = TASKS[task]
+    data = setting.data()
     x, y = normalise(data.train_x, data.mean, data.std), data.train_y
     test_x, test_y = normalise(data.test_x, data.mean, data.std), data.test_y
     if tuning:
         rest, held_out = (torch.from_numpy(rows) for rows in stratified_split(y, 0.1, seed=0))
         x, y, test_x, test_y = x[rest], y[rest], x[held_out], y[held_out]
     torch.manual_seed(seed)
-    network = task.network()
-    optimizer = make_optimizer(name, network, lr, len(x), task.hess_init)
+    network = setting.network()
+    made = make_optimizer(optimizer, network, lr, len(x), setting.hess_init)
     start = time.perf_counter()
-    train(network, optimizer, x, y, epochs, task.batch_size, seed)
+    train(network, made, x, y, epochs, setting.batch_size, seed)
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, **evaluate_all(network, optimizer, test_x, test_y)}
+    return {"seconds": seconds, **evaluate_all(network, made, test_x, test_y)}
 
 
-class Runs:
-    """Runs and their results, one JSON line each."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        self._known = {self._key(entry): entry for entry in map(json.loads, lines)}
-
-    @staticmethod
-    def _key(entry: dict[str, Any]) -> tuple:
-        return tuple(entry[k] for k in ("task", "optimizer", "lr", "seed", "tuning", "epochs"))
-
-    def get(self, entry: dict[str, Any], make: Callable[[], dict[str, Any]] | None) -> dict[str, Any] | None:
-        """The result of a run: as it stands in the file, or else made and appended to it."""
-        known = self._known.get(self._key(entry))
-        if known is None and make is not None:
-            known = self._known[self._key(entry)] = {**entry, **make()}
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a") as file:
-                file.write(json.dumps(known) + "\n")
-            print(json.dumps(known), flush=True)
-        return known
+def cell(task: str, optimizer: str, lr: float, seed: int, tuning: bool, epochs: int) -> Cell:
+    """A run; see :func:`run`."""
+    title = f"{task}, {epochs} epochs, {optimizer}, lr {lr:g}, seed {seed}" + (", tuning" if tuning else "")
+    arguments = {"task": task, "optimizer": optimizer, "lr": lr, "seed": seed, "tuning": tuning, "epochs": epochs}
+    return Cell(title, {"learn": "ivon_vs_adamw.run", "arguments": arguments})
 
 
-def table(runs: Runs, seeds: int, tasks: list[str], epochs: dict[str, int], make: bool) -> None:
-    """Makes the runs that are missing, and prints mean and standard deviation over the seeds."""
+def table(find: Callable[[Cell], Run | None], seeds: int, tasks: list[str], epochs: dict[str, int]) -> None:
+    """Prints mean and standard deviation over the seeds.
+
+    Args:
+        find: The run of a cell, or None if it was not made.
+        seeds: Number of seeds.
+        tasks: Names of ``TASKS``.
+        epochs: Of each.
+    """
     rows = []
+    shown: list[Run] = []
     for task in tasks:
         for name, grid in TASKS[task].grids.items():
-            entry = {"task": task, "optimizer": name, "epochs": epochs[task]}
 
-            def result(lr: float, seed: int, tuning: bool, entry: dict[str, Any] = entry) -> dict[str, Any] | None:
-                job = partial(run, TASKS[entry["task"]], entry["optimizer"], lr, seed, tuning, entry["epochs"])
-                return runs.get({**entry, "lr": lr, "seed": seed, "tuning": tuning}, job if make else None)
+            def result(lr: float, seed: int, tuning: bool, task: str = task, name: str = name) -> dict[str, Any] | None:
+                run = find(cell(task, name, lr, seed, tuning, epochs[task]))
+                if run is not None:
+                    shown.append(run)
+                return run and run.results
 
             tuned = {lr: r["samples" if name == "IVON" else "mean"]["nll"] for lr in grid if (r := result(lr, 0, True))}
             if len(tuned) < len(grid):
@@ -179,6 +173,7 @@ def table(runs: Runs, seeds: int, tasks: list[str], epochs: dict[str, int], make
             f"  {label[name if name == 'AdamW' else kind]:26s} {lr:6g} {cells[0]:>14s} {cells[1]:>15s} {cells[2]:>13s} "
             f"{seconds:8.1f}  {len(results)}"
         )
+    print(f"made by {made_by(shown)}")
 
 
 def main() -> None:
@@ -193,7 +188,24 @@ def main() -> None:
     torch.set_num_threads(1)
     tasks = ["digits, MLP"] if args.quick else args.tasks
     epochs = {task: args.epochs or TASKS[task].epochs for task in tasks}
-    table(Runs(args.results), args.seeds, tasks, epochs, make=not args.table)
+    store = Store(args.results)
+    if args.table:
+        latest = store.latest()
+        table(lambda cell: latest.get(cell.title), args.seeds, tasks, epochs)
+    else:
+        used: list[Cell] = []
+        table(partial(make, store, used), args.seeds, tasks, epochs)
+        print(store.left_aside(used) or "")
+
+
+def make(store: Store, used: list[Cell], cell: Cell) -> Run:
+    """The run of a cell, made and said if it is not there; the cell is added to those used."""
+    used.append(cell)
+    new = cell not in store
+    run = store.make(cell)
+    if new:
+        print(f"{run.title}: {run.results}", flush=True)
+    return run
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benchmarks/seeds.py --config configs/split_digits.yaml --seeds 0 1 2
 
-More ``--config`` files and flags of ``fit`` are passed on. Every run is appended to ``--results`` (one JSON line each);
-a run that stands there already, with the same arguments, is not made again.
+More ``--config`` files and flags of ``fit`` are passed on. With ``--results`` every run is appended to that file, and
+none of the same settings is made twice by the same code.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from bayesdual.comparison import Cell, Store, made_by
+from bayesdual.configuration import find_configs, read_settings
 
 SHOWN = ("average_accuracy", "forgetting", "nll", "ece", "seconds_total")
 
@@ -28,12 +31,11 @@ def fit(arguments: list[str], seed: int) -> dict:
         return json.loads((Path(folder) / "results.json").read_text())
 
 
-def known_runs(path: Path) -> dict[tuple[str, int], dict]:
-    """The runs in a results file, by arguments and seed."""
-    if not path.exists():
-        return {}
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return {(line["arguments"], line["seed"]): line["results"] for line in lines}
+def cell(arguments: list[str], seed: int) -> Cell:
+    """A run of ``fit``, known by all its settings and the code of the learner."""
+    settings = {setting.key: setting.value for setting in read_settings(find_configs(arguments))}
+    spec = {"learn": "seeds.fit", "host": "bayesdual.learner.Learner", "settings": settings}
+    return Cell(f"seed {seed}", {**spec, "arguments": {"arguments": arguments, "seed": seed}})
 
 
 def main() -> None:
@@ -41,21 +43,22 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--results", type=Path, help="file of results, one JSON line a run")
     args, rest = parser.parse_known_args()
-    key = " ".join(rest)
-    done = known_runs(args.results) if args.results else {}
+    store = Store(args.results) if args.results else None
     runs = []
     for seed in args.seeds:
-        results = done.get((key, seed)) or fit(rest, seed)
+        results = fit(rest, seed) if store is None else store.make(cell(rest, seed)).results
         runs.append(results)
-        if args.results and (key, seed) not in done:
-            with args.results.open("a") as file:
-                file.write(json.dumps({"arguments": key, "seed": seed, "results": results}) + "\n")
         print(f"seed {seed}: " + "  ".join(f"{name} {results[name]:.4f}" for name in SHOWN), flush=True)
     print(f"{'mean ± sd of ' + str(len(runs)) + ' seeds':24s}")
     for name in SHOWN:
         values = [run[name] for run in runs]
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
         print(f"  {name:18s} {statistics.mean(values):.4f} ± {spread:.4f}")
+    if store is not None:
+        cells = [cell(rest, seed) for seed in args.seeds]
+        print(f"made by {made_by(store[cell] for cell in cells)}")
+        if sentence := store.left_aside(cells):
+            print(sentence)
 
 
 if __name__ == "__main__":

@@ -42,3 +42,28 @@ def test_memory_vectors_reconstruct_the_past_better_than_as_many_examples(load):
             assert mine < statistics.mean(kprior_error.error(problem, fill, size, seed) for seed in range(3))
     for fill in (*fills.values(), kprior_error.vectors):
         assert kprior_error.error(problem, fill, len(problem.x), 0) < 1e-6  # all examples are in memory
+
+
+@pytest.mark.parametrize("name", ["fromp", "ivon_vs_adamw"])
+def test_results_that_are_kept_are_shown_with_the_code_that_made_them(load, name, monkeypatch, capsys):
+    results = FOLDER / "results" / f"{name}.jsonl"
+    before = results.read_text()
+    monkeypatch.setattr(sys, "argv", [name, "--results", str(results), "--table"])
+    load(name).main()
+    out = capsys.readouterr().out
+    assert out.count(" ± ") >= 18 and "\nmade by bayesdual " in out and "[" not in out, "every run is there"
+    assert results.read_text() == before
+
+
+def test_a_run_of_a_benchmark_is_made_once_for_its_settings(load, monkeypatch, capsys, tmp_path):
+    seeds = load("seeds")
+    made = []
+    measured = dict.fromkeys(seeds.SHOWN, 0.5)
+    monkeypatch.setattr(seeds, "fit", lambda arguments, seed: made.append(seed) or measured)
+    argv = ["seeds", "--results", str(tmp_path / "runs.jsonl"), "--config", "configs/split_digits.yaml"]
+    for more, expected in (["--seeds", "3"], [3]), (["--seeds", "3", "4"], [3, 4]), (["--data.epochs", "2"], None):
+        monkeypatch.setattr(sys, "argv", [*argv, *more])
+        seeds.main()
+        assert expected is None or made == expected
+    assert made == [3, 4, 0, 1, 2], "other settings are other runs"
+    assert "made by bayesdual " in capsys.readouterr().out

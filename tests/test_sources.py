@@ -85,6 +85,17 @@ def test_a_run_of_ours_is_made_by_the_core_and_not_by_what_prints_it():
     assert not [name for name in behind if name.startswith("bayesdual.comparison.") and not name.endswith(".ours")]
 
 
+def test_what_keeps_and_shows_runs_makes_none_of_them(package):
+    lines = "from bayesdual.comparison import Store, learn\nfrom bayesdual.configuration import resolve\n"
+    (package / "network.py").write_text(lines)
+    forget()
+    behind = {name for name in sources.modules_behind(["own_of_test.network.run"]) if name.startswith("bayesdual.")}
+    assert {name for name in behind if name.split(".")[1] in ("comparison", "configuration")} == {
+        "bayesdual.comparison.ours"
+    }
+    assert "bayesdual.algorithm" in behind
+
+
 def test_a_baseline_is_not_made_by_our_method():
     behind = sources.modules_behind(["bayesdual.strategies.baselines.learn", "bayesdual.models.MLP"])
     assert {"bayesdual.strategies.baselines.methods", "bayesdual.learner.datamodule"} <= behind.keys()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.table import Table
 
-from bayesdual.comparison.statistics import LOWER, MEASURES, OURS, OWN, UPPER, Entry
+from bayesdual.comparison.statistics import LOWER, MEASURES, OURS, OWN, UPPER, Entry, smallest_p
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,6 +98,12 @@ def signed(number: float) -> str:
     return ("+" if number >= 0 else "") + short(number)
 
 
+def said_p(p: float, n: int) -> str:
+    """A p of the sign-flip test over n pairs, with the smallest that these can give if it is not below 0.05."""
+    few = f" ({n} seed{'s' * (n != 1)}: the smallest possible is {smallest_p(n):.3g})" if n < FEW_SEEDS else ""
+    return f"p = {p:.3g}{few}"
+
+
 def _chosen(row: dict[str, Any]) -> str:
     return row["settings"] + ("†" if row["at_edge_of_grid"] else "")
 
@@ -109,9 +115,7 @@ def _comparison(row: dict[str, Any]) -> str | None:
     spread = "" if row["difference_sd"] is None else f" ± {short(row['difference_sd'])}"
     values = ", ".join(f"{short(ours)} - {short(theirs)}" for ours, theirs in pairs.values())
     text = f"{row['method']} - {row['best_baseline']}, the best baseline: {signed(row['difference'])}{spread} "
-    text += f"({_seeds(pairs)}: {values}); exact paired sign-flip test: p = {row['difference_p']:.3g}"
-    if len(pairs) < FEW_SEEDS:
-        text += f" ({_number(len(pairs))}: the smallest possible is {row['difference_p_smallest']:.3g})"
+    text += f"({_seeds(pairs)}: {values}); exact paired sign-flip test: {said_p(row['difference_p'], len(pairs))}"
     return text + (f"; gap closure {row['gap_closure']:.2f}" if row["gap_closure"] is not None else "")
 
 
