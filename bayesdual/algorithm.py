@@ -18,13 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bayesdual.kprior import WeightPrior, function_space_loss
+from bayesdual.kprior import KroneckerPrior, WeightPrior, function_space_loss
 from bayesdual.memory import (
     Condensation,
     Condenser,
@@ -46,6 +46,8 @@ SAMPLE = 500  # examples that a budget in bytes, and a prior that is not carried
 class BayesDual:
     """Continual learning with a memory of exemplars and a K-prior.
 
+    With nothing but a memory size it is the method that the tables of the README measure.
+
     Args:
         memory_size: Greatest number of exemplars kept; 0 turns replay off. None: 200, or what ``memory_bytes`` holds.
         memory_bytes: Greatest number of bytes of all that is carried to the next experience beside the network and its
@@ -55,11 +57,12 @@ class BayesDual:
             several times over in one batch.
         label_share: Share a of the labels in replay, between 0 and 1; the rest is the soft labels'.
         temperature: T of the soft labels.
-        weight_prior: What holds the weights where the past needs them; None leaves the weight-space term out.
-        selection: Which examples of each class are kept (see ``bayesdual.selection``).
-        condensation: How an exemplar is made to stand for the examples around it (see ``bayesdual.condensation``);
-            None keeps exemplars as they are.
-        spread: Scale of the noise that gives replayed means of examples the spread of these (see ``bayesdual.spread``);
+        weight_prior: What holds the weights where the past needs them; "kronecker" is a ``KroneckerPrior`` of this
+            algorithm's own, with its defaults; None leaves the weight-space term out.
+        selection: Which examples of each class are kept (see ``bayesdual.memory``).
+        condensation: How an exemplar is made to stand for the examples around it (see ``bayesdual.memory``); None
+            keeps exemplars as they are.
+        spread: Scale of the noise that gives replayed means of examples the spread of these (see ``bayesdual.memory``);
             0 replays them as they are.
         candidates: Examples of each class that are scored and chosen among; of more, a random part is. At least as many
             as there is room for are.
@@ -73,8 +76,8 @@ class BayesDual:
         memory_size: int | None = None,
         replay_batch_size: int = 64,
         label_share: float = 0.5,
-        temperature: float = 2.0,
-        weight_prior: WeightPrior | None = None,
+        temperature: float = 3.0,
+        weight_prior: WeightPrior | Literal["kronecker"] | None = "kronecker",
         selection: Selection = dual_coverage,
         condensation: Condensation | None = memory_vectors,
         spread: float = 0.6,
@@ -96,13 +99,15 @@ class BayesDual:
             raise ValueError(f"temperature is {temperature}: give a positive number.")
         if spread < 0:
             raise ValueError(f"spread is {spread}: give 0 or more.")
+        if isinstance(weight_prior, str) and weight_prior != "kronecker":
+            raise ValueError(f'weight_prior is {weight_prior!r}: give "kronecker", a prior of the weights, or None.')
         exemplars = MEMORY_SIZE if memory_size is None else memory_size
         self.memory = Memory(exemplars) if memory_bytes is None else Memory(0, memory_bytes)
         self.replay_batch_size = replay_batch_size
         self.label_share = label_share
         self.temperature = temperature
-        self.weight_prior = weight_prior
-        self._fresh_prior = deepcopy(weight_prior)
+        self.weight_prior: WeightPrior | None = KroneckerPrior() if isinstance(weight_prior, str) else weight_prior
+        self._fresh_prior = deepcopy(self.weight_prior)
         self.selection = selection
         self.condensation = condensation
         self.spread = spread
@@ -259,15 +264,24 @@ class BayesDual:
         """Restores what :meth:`state_dict` gave.
 
         Raises:
-            ValueError: The state is of a memory with another budget, or of one with or without a prior of the weights
-                where this is the other.
+            ValueError: The state is of a memory with another budget, or was made with another prior of the weights.
         """
-        if (state["weight_prior"] is None) != (self.weight_prior is None):
-            raise ValueError("the checkpoint was made with another algorithm.weight_prior: give the same.")
+        prior = state["weight_prior"]
+        if prior is None and self.weight_prior is not None:
+            raise ValueError(
+                "the checkpoint was made without a prior of the weights: give algorithm.weight_prior null."
+            )
+        if prior is not None and self.weight_prior is None:
+            raise ValueError("the checkpoint was made with a prior of the weights: give its algorithm.weight_prior.")
         beside = {"spread": state["spread"]} if "spread" in state else {}  # where it was kept before
         self.memory.load_state_dict({**state["memory"], **beside})
         if self.weight_prior is not None:
-            self.weight_prior.load_state_dict(state["weight_prior"])
+            try:
+                self.weight_prior.load_state_dict(prior)
+            except KeyError:
+                raise ValueError(
+                    "the checkpoint was made with another prior of the weights: give its algorithm.weight_prior."
+                ) from None
         self._generator.set_state(state["generator"].cpu())
 
 

@@ -29,24 +29,22 @@ def train(side: str, seed: int) -> dict[str, float]:
     from avalanche.benchmarks import tensors_benchmark
     from avalanche.training import Replay
 
-    from bayesdual.ivon import IVONByRule
-    from bayesdual.kprior import KroneckerPrior
+    from bayesdual.algorithm import BayesDual
     from bayesdual.models import MLP
     from bayesdual.scenarios import SplitFMNIST
-    from bayesdual.strategies import BayesDual
+    from bayesdual.strategies import BayesDualStrategy
 
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     stream = SplitFMNIST(n_experiences=5)
     model = MLP(784, (256, 256), 10)
-    common = {"model": model, "mem_size": 200, "train_mb_size": 64, "train_epochs": 1, "evaluator": None}
+    common = {"model": model, "train_mb_size": 64, "train_epochs": 1, "evaluator": None}
     experiences = stream.train_stream
     if side == OURS:
-        optimizer = IVONByRule().make(model.parameters(), examples=12_000, steps=188)
-        strategy = BayesDual(optimizer=optimizer, lr_end=0.0, temperature=3.0, weight_prior=KroneckerPrior(), **common)
+        strategy = BayesDualStrategy(algorithm=BayesDual(memory_size=200), **common)
     else:
         optimizer = torch.optim.AdamW(model.parameters(), 3e-4)
-        strategy = Replay(optimizer=optimizer, criterion=torch.nn.CrossEntropyLoss(), **common)
+        strategy = Replay(optimizer=optimizer, criterion=torch.nn.CrossEntropyLoss(), mem_size=200, **common)
         tensors = float_tensors(experiences)
         experiences = tensors_benchmark(tensors, tensors[:1], task_labels=[0] * 5).train_stream
     start = time.perf_counter()

@@ -6,7 +6,7 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.supervised import Naive
 
 from bayesdual.algorithm import BayesDual
-from bayesdual.ivon import IVON
+from bayesdual.ivon import IVONByRule
 from bayesdual.models import MLP
 from bayesdual.scenarios import SplitDigits
 from bayesdual.strategies import BayesDualPlugin
@@ -14,13 +14,15 @@ from bayesdual.strategies import BayesDualPlugin
 torch.manual_seed(0)
 benchmark = SplitDigits()  # 5 experiences of 2 classes; any classification benchmark of Avalanche's will do
 model = MLP(in_features=64, hidden=(100, 100), n_classes=10)
+examples = len(benchmark.train_stream[0].dataset)  # of an experience
+epochs, batch = 20, 32
 
 strategy = Naive(
     model=model,
-    optimizer=IVON(model.parameters(), lr=0.2, ess=12000, hess_init=0.5, betas=(0.9, 0.9999)),
-    plugins=[BayesDualPlugin(BayesDual(memory_size=100), lr_end=0.0)],
-    train_mb_size=32,
-    train_epochs=20,
+    optimizer=IVONByRule().make(model.parameters(), examples, steps=epochs * -(-examples // batch)),
+    plugins=[BayesDualPlugin(BayesDual(memory_size=100))],
+    train_mb_size=batch,
+    train_epochs=epochs,
     eval_mb_size=256,
     evaluator=EvaluationPlugin(accuracy_metrics(stream=True)),
 )

@@ -7,11 +7,14 @@ require("bayesdual.strategies", "avalanche")
 from bayesdual.strategies.checkpoint import load_checkpoint, save_checkpoint
 from bayesdual.strategies.plugin import BayesDualPlugin
 from bayesdual.strategies.storage import SelectedExemplarsBuffer, SelectionStrategy
-from bayesdual.strategies.strategy import BayesDual
+from bayesdual.strategies.strategy import BayesDualStrategy
+
+BayesDual = BayesDualStrategy  # its name before 0.2
 
 __all__ = [
     "BayesDual",
     "BayesDualPlugin",
+    "BayesDualStrategy",
     "SelectedExemplarsBuffer",
     "SelectionStrategy",
     "load_checkpoint",

@@ -38,7 +38,7 @@ from bayesdual.tensors import grow
 class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):
     """Gives the algorithm to an Avalanche strategy::
 
-        Naive(model=model, optimizer=IVON(model.parameters(), lr=0.1, ess=12000),
+        Naive(model=model, optimizer=IVONByRule().make(model.parameters(), examples=12000, steps=188),
               plugins=[BayesDualPlugin(BayesDual(memory_size=200))], ...)
 
     The strategy's criterion is the loss of the new examples; replayed ones have the algorithm's. As everywhere in
@@ -52,13 +52,13 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):
         algorithm: What is remembered of the past, and how.
         task_free: The stream's experiences are mere pieces of one, whatever they say.
         lr_end: Learning rate at the end of each experience, as a share of that at its beginning; it falls linearly.
-            1 leaves the learning rate alone.
+            1 leaves it alone, for those who have a schedule of their own.
 
     Raises:
         ValueError: ``lr_end`` is negative.
     """
 
-    def __init__(self, algorithm: BayesDual, task_free: bool = False, lr_end: float = 1.0) -> None:
+    def __init__(self, algorithm: BayesDual, task_free: bool = False, lr_end: float = 0.0) -> None:
         super().__init__()
         if lr_end < 0:
             raise ValueError(f"lr_end is {lr_end}: it is a share of the learning rate, 0 or more.")

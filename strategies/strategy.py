@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from avalanche.benchmarks import OnlineCLExperience
 from avalanche.core import BasePlugin
 from avalanche.distributed import DistributedHelper
 from avalanche.training.plugins import EvaluationPlugin
@@ -15,24 +16,29 @@ from avalanche.training.templates.strategy_mixin_protocol import CriterionType
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from bayesdual.algorithm import BayesDual as Algorithm
-from bayesdual.kprior import WeightPrior
-from bayesdual.memory import Condensation, Selection, memory_vectors
+from bayesdual.algorithm import BayesDual
+from bayesdual.ivon import IVONByRule
 from bayesdual.strategies.plugin import BayesDualPlugin
 from bayesdual.stream import TensorData, TensorLoader, normalise
 
 
-class BayesDual(SupervisedTemplate):
-    """Continual learning with a posterior, a memory of exemplars and a K-prior.
+class BayesDualStrategy(SupervisedTemplate):
+    """Continual learning with a posterior, a memory of exemplars and a K-prior::
+
+        strategy = BayesDualStrategy(model=model, algorithm=BayesDual(memory_size=200), train_mb_size=64)
+        for experience in benchmark.train_stream:
+            strategy.train(experience)
 
     ``Naive`` with :class:`BayesDualPlugin`, and with batches by indexing where an experience can give its data as
     tensors, as all of ``bayesdual.scenarios`` do.
 
     Args:
         model: PyTorch model.
-        optimizer: Any optimizer of its parameters; IVON gives the posterior that scores examples.
-        criterion: Loss of new examples.
-        mem_size: Greatest number of exemplars kept.
+        algorithm: What is remembered of the past, and how.
+        optimizer: Any optimizer of the model's parameters; IVON gives the posterior that scores examples. None: IVON,
+            with settings that follow from the first experience (see ``bayesdual.ivon.ivon_settings``): its number of
+            examples, and the steps that it is learned in; the others should be about as large.
+        criterion: Loss of new examples; None: cross-entropy.
         train_mb_size: New examples in a training batch.
         train_epochs: Epochs of training on each experience.
         eval_mb_size: Examples in an evaluation batch.
@@ -43,26 +49,19 @@ class BayesDual(SupervisedTemplate):
         peval_mode: As for other strategies of Avalanche's.
         task_free: See :class:`BayesDualPlugin`.
         lr_end: See :class:`BayesDualPlugin`.
-        replay_batch_size: For this and all below see :class:`bayesdual.algorithm.BayesDual`; None: its default.
-        label_share: Share of the labels in replay; the rest is the soft labels'.
-        temperature: Temperature of the soft labels.
-        weight_prior: What holds the weights where the past needs them.
-        selection: Which examples of each class are kept.
-        candidates: Examples of each class that are chosen among.
-        spread: Scale of the noise that gives replayed means of examples the spread of these.
-        condensation: How an exemplar is made to stand for the examples around it; None: not at all.
 
     Raises:
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of its range; or, in ``train``, no optimizer was given for a stream of pieces,
+            which do not say how large an experience is.
     """
 
     def __init__(
         self,
         *,
         model: nn.Module,
-        optimizer: Optimizer,
+        algorithm: BayesDual,
+        optimizer: Optimizer | None = None,
         criterion: CriterionType | None = None,
-        mem_size: int = 200,
         train_mb_size: int = 1,
         train_epochs: int = 1,
         eval_mb_size: int | None = 1,
@@ -72,30 +71,15 @@ class BayesDual(SupervisedTemplate):
         eval_every: int = -1,
         peval_mode: str = "epoch",
         task_free: bool = False,
-        lr_end: float = 1.0,
-        replay_batch_size: int | None = None,
-        label_share: float | None = None,
-        temperature: float | None = None,
-        weight_prior: WeightPrior | None = None,
-        selection: Selection | None = None,
-        candidates: int | None = None,
-        spread: float | None = None,
-        condensation: Condensation | None = memory_vectors,
+        lr_end: float = 0.0,
     ) -> None:
-        options = {
-            "replay_batch_size": replay_batch_size,
-            "label_share": label_share,
-            "temperature": temperature,
-            "weight_prior": weight_prior,
-            "selection": selection,
-            "candidates": candidates,
-            "spread": spread,
-        }
-        given = {name: value for name, value in options.items() if value is not None}
-        ours = BayesDualPlugin(Algorithm(mem_size, condensation=condensation, **given), task_free, lr_end)
+        self.algorithm = algorithm
+        self._rule = IVONByRule() if optimizer is None else None
+        ours = BayesDualPlugin(algorithm, task_free, lr_end)
         super().__init__(
             model=model,
-            optimizer=optimizer,
+            # Until it is known what is to be learned, IVON stands for itself, and takes a saved one's settings.
+            optimizer=IVONByRule().make(model.parameters(), 1, 1) if optimizer is None else optimizer,
             criterion=nn.CrossEntropyLoss() if criterion is None else criterion,
             train_mb_size=train_mb_size,
             train_epochs=train_epochs,
@@ -106,7 +90,19 @@ class BayesDual(SupervisedTemplate):
             eval_every=eval_every,
             peval_mode=peval_mode,
         )
-        self.algorithm = ours.algorithm
+        self._task_free = task_free
+
+    def check_model_and_optimizer(self, *args: Any, **kwargs: Any) -> None:
+        """As Avalanche's; then, before the very first step, IVON gets its settings by the rule."""
+        super().check_model_and_optimizer(*args, **kwargs)
+        if self._rule is not None and self.clock.train_iterations == 0:
+            if self._task_free or isinstance(self.experience, OnlineCLExperience):
+                raise ValueError(
+                    "IVON's settings cannot follow from a piece of a stream, which does not say how large an "
+                    "experience is: give optimizer, for example IVONByRule().make(model.parameters(), examples, steps)."
+                )
+            steps = self.train_epochs * len(self.dataloader)
+            self.optimizer = self._rule.make(self.model.parameters(), len(self.adapted_dataset), steps)
 
     def make_train_dataloader(self, shuffle: bool = True, drop_last: bool = False, **kwargs: Any) -> None:
         if (data := self._tensors()) is None:

@@ -6,10 +6,11 @@ from avalanche.training.plugins import LwFPlugin
 from avalanche.training.supervised import Naive
 from torch import nn
 
+from bayesdual.algorithm import BayesDual
 from bayesdual.ivon import IVON
-from bayesdual.kprior import KroneckerPrior
+from bayesdual.kprior import DiagonalPrior, KroneckerPrior
 from bayesdual.memory import IMPOSSIBLE
-from bayesdual.strategies import BayesDual, load_checkpoint, save_checkpoint
+from bayesdual.strategies import BayesDualStrategy, load_checkpoint, save_checkpoint
 from tests.avalanche_streams import MultiHead, benchmark, growing_mlp, mlp
 
 pytestmark = pytest.mark.filterwarnings("ignore:No loggers specified")
@@ -31,24 +32,21 @@ def sgd(parameters):
     return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
 
 
-optimizers = {"ivon": ivon, "adam": torch.optim.Adam, "sgd": sgd}
+optimizers = {"ivon": ivon, "by the rule": None, "adam": torch.optim.Adam, "sgd": sgd}
 
 
-def make(model=mlp, optimizer=ivon, seed=0, **kwargs):
+def make(model=mlp, optimizer=ivon, seed=0, plugins=(), **algorithm):
     network = model()
     torch.manual_seed(seed)
-    return BayesDual(
+    return BayesDualStrategy(
         model=network,
-        optimizer=optimizer(network.parameters()),
-        **{
-            "mem_size": 20,
-            "train_mb_size": 16,
-            "train_epochs": 2,
-            "eval_mb_size": 64,
-            "lr_end": 0.1,
-            "evaluator": None,
-            **kwargs,
-        },
+        algorithm=BayesDual(**{"memory_size": 20, **algorithm}),
+        optimizer=None if optimizer is None else optimizer(network.parameters()),
+        train_mb_size=16,
+        train_epochs=2,
+        eval_mb_size=64,
+        plugins=plugins,
+        evaluator=None,
     )
 
 
@@ -91,10 +89,10 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path, model, optimize
 
 def test_the_prior_of_the_weights_and_a_naive_strategy_are_resumed_too(tmp_path):
     stream, path = benchmark(), tmp_path / "strategy.pt"
-    whole = make(weight_prior=KroneckerPrior())
+    whole = make(weight_prior=KroneckerPrior(strength=1.0))
     learn(whole, stream)
-    learn(make(weight_prior=KroneckerPrior()), stream, path, 2)
-    resumed = make(weight_prior=KroneckerPrior(), seed=5)
+    learn(make(weight_prior=KroneckerPrior(strength=1.0)), stream, path, 2)
+    resumed = make(weight_prior=KroneckerPrior(strength=1.0), seed=5)
     load_checkpoint(resumed, path)
     learn(resumed, stream)
     assert all(torch.equal(a, b) for a, b in zip(resumed.model.parameters(), whole.model.parameters(), strict=True))
@@ -126,8 +124,9 @@ class SavesInside(LwFPlugin):
     [
         (lambda: make(lambda: mlp(nn.Linear(20, 11))), "of another model: 2.bias"),
         (lambda: make(optimizer=torch.optim.Adam), "of IVON with 1 parameter groups"),
-        (lambda: make(mem_size=21), "holds 20 examples but memory_size is 21"),
-        (lambda: make(weight_prior=KroneckerPrior()), "another algorithm.weight_prior"),
+        (lambda: make(memory_size=21), "holds 20 examples but memory_size is 21"),
+        (lambda: make(weight_prior=None), "with a prior of the weights: give its algorithm.weight_prior"),
+        (lambda: make(weight_prior=DiagonalPrior()), "with another prior of the weights"),
         (lambda: naive(), "states of 1 plugins and the strategy has 0"),
     ],
 )

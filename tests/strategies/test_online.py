@@ -6,10 +6,10 @@ from avalanche.benchmarks.scenarios.online import split_continuous_linear_decay_
 from avalanche.training.supervised import Naive
 from torch import nn
 
-from bayesdual.algorithm import BayesDual as Algorithm
+from bayesdual.algorithm import BayesDual
 from bayesdual.ivon import IVON
 from bayesdual.memory import random_selection
-from bayesdual.strategies import BayesDual, BayesDualPlugin, load_checkpoint, save_checkpoint
+from bayesdual.strategies import BayesDualPlugin, BayesDualStrategy, load_checkpoint, save_checkpoint
 from bayesdual.stream import TensorData
 from tests.avalanche_streams import benchmark, growing_mlp, mlp, pieces
 
@@ -24,14 +24,14 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def strategy(model=None, mem_size=40, **kwargs):
+def strategy(model=None, memory_size=40, **kwargs):
     torch.manual_seed(0)
     model = model or mlp()
     optimizer = IVON(model.parameters(), lr=0.3, ess=1000, hess_init=0.1, betas=(0.9, 0.999))
-    return BayesDual(
+    return BayesDualStrategy(
         model=model,
+        algorithm=BayesDual(memory_size),
         optimizer=optimizer,
-        mem_size=mem_size,
         train_mb_size=10,
         eval_mb_size=100,
         evaluator=None,
@@ -53,9 +53,9 @@ def blurry_rows(n_per_class=20, size=5):
     return order.split(size)
 
 
-def check_fair(memory, mem_size, n_per_class):
+def check_fair(memory, memory_size, n_per_class):
     kept = memory.exemplars
-    assert kept.y.bincount(minlength=10).tolist() == [mem_size // 10] * 10
+    assert kept.y.bincount(minlength=10).tolist() == [memory_size // 10] * 10
     assert memory.examples_seen == 10 * n_per_class
     for c in range(10):
         assert kept.weights[kept.y == c].sum() == pytest.approx(n_per_class), (
@@ -114,7 +114,7 @@ def test_the_memory_is_a_uniform_sample_of_each_class_s_past():
     module = nn.Linear(6, 2)
     for run in range(runs):
         torch.manual_seed(run)
-        algorithm = Algorithm(memory_size, selection=random_selection)
+        algorithm = BayesDual(memory_size, selection=random_selection)
         for r in rows:
             data = TensorData(x[r], y[r], torch.zeros_like(r), r)
             algorithm.begin_experience(data)
@@ -129,7 +129,7 @@ def test_the_memory_is_a_uniform_sample_of_each_class_s_past():
 
 def test_without_a_memory_one_pass_forgets():
     stream = benchmark(n_per_class=60)
-    made = strategy(mem_size=0)
+    made = strategy(memory_size=0)
     for piece in split_online_stream(stream.train_stream, 5, seed=0):
         made.train(piece, eval_streams=[])
     assert accuracy_of(made.model, stream.test_stream) < 0.4
@@ -152,7 +152,7 @@ def test_an_online_run_is_resumed_between_pieces(tmp_path):
 
 def test_the_plugin_learns_online_too():
     stream, model = benchmark(n_per_class=60), mlp()
-    plugin = BayesDualPlugin(Algorithm(40))
+    plugin = BayesDualPlugin(BayesDual(40))
     adam = torch.optim.Adam(model.parameters(), lr=1e-2)
     made = Naive(model=model, optimizer=adam, train_mb_size=5, plugins=[plugin], evaluator=None)
     for piece in split_online_stream(stream.train_stream, 5, seed=0):

@@ -3,12 +3,14 @@
 import inspect
 import runpy
 import warnings
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks.scenarios.online import split_online_stream
 from avalanche.benchmarks.utils import as_avalanche_dataset
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin, SupervisedPlugin
@@ -18,13 +20,13 @@ from lightning import Trainer
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from bayesdual import algorithm
-from bayesdual.ivon import IVON
+from bayesdual.algorithm import BayesDual
+from bayesdual.ivon import IVON, IVONByRule, ivon_settings
 from bayesdual.learner import Learner, StreamDataModule
 from bayesdual.memory import selection
 from bayesdual.models import MLP
-from bayesdual.scenarios import SplitDigits
-from bayesdual.strategies import BayesDual, BayesDualPlugin, SelectedExemplarsBuffer, SelectionStrategy
+from bayesdual.scenarios import RotatedDigits, SplitDigits
+from bayesdual.strategies import BayesDualPlugin, BayesDualStrategy, SelectedExemplarsBuffer, SelectionStrategy
 from tests.avalanche_streams import MultiHead, benchmark, clusters, growing_mlp, mlp, pieces
 
 pytestmark = pytest.mark.filterwarnings("ignore:No loggers specified")
@@ -57,20 +59,25 @@ def average(metrics):
     return value
 
 
-def strategy(model, optimizer=adam, mem_size=20, plugins=(), **kwargs):
-    settings = {"train_mb_size": 16, "train_epochs": 2, "eval_mb_size": 64, "evaluator": None, **kwargs}
-    return BayesDual(model=model, optimizer=optimizer(model), mem_size=mem_size, plugins=plugins, **settings)
+def split(memory_size, settings):
+    """An algorithm of those settings that it takes, and the rest, which are the host's."""
+    names = inspect.signature(BayesDual).parameters
+    options = {name: value for name, value in settings.items() if name in names}
+    host = {"train_mb_size": 16, "train_epochs": 2, "eval_mb_size": 64, "evaluator": None}
+    return BayesDual(memory_size, **options), host | {k: v for k, v in settings.items() if k not in names}
 
 
-def naive(model, optimizer=adam, mem_size=20, plugins=(), task_free=False, lr_end=1.0, **kwargs):
+def strategy(model, optimizer=adam, memory_size=20, **settings):
+    algorithm, settings = split(memory_size, settings)
+    return BayesDualStrategy(model=model, algorithm=algorithm, optimizer=optimizer(model), **settings)
+
+
+def naive(model, optimizer=adam, memory_size=20, plugins=(), task_free=False, lr_end=0.0, **settings):
     """Naive with the plugin."""
-    settings = {"train_mb_size": 16, "train_epochs": 2, "eval_mb_size": 64, "evaluator": None, **kwargs}
-    names = inspect.signature(algorithm.BayesDual).parameters
-    options = {k: settings.pop(k) for k in names if k in settings}
-    plugin = BayesDualPlugin(algorithm.BayesDual(mem_size, **options), task_free, lr_end)
-    plugins = [plugin, *plugins]
+    algorithm, settings = split(memory_size, settings)
+    plugins = [BayesDualPlugin(algorithm, task_free, lr_end), *plugins]
     made = Naive(model=model, optimizer=optimizer(model), criterion=nn.CrossEntropyLoss(), plugins=plugins, **settings)
-    made.algorithm = plugin.algorithm
+    made.algorithm = algorithm
     return made
 
 
@@ -97,14 +104,14 @@ def accuracy_of(model, stream, tasks=False):
 def test_learns_a_stream_without_forgetting(host, optimizer, model):
     tasks = model is MultiHead
     stream = benchmark(task_labels=tasks)
-    made = host(model(), optimizer, mem_size=40, train_epochs=8)
+    made = host(model(), optimizer, memory_size=40, train_epochs=15)
     made.train(stream.train_stream, eval_streams=[])
     assert accuracy_of(made.model, stream.test_stream, tasks) > 0.8
     assert made.algorithm.memory.exemplars.y.bincount().tolist() == [4] * 10
 
 
 def test_it_is_the_memory_that_keeps_the_past():
-    made, stream = strategy(mlp(), mem_size=0, train_epochs=15), benchmark()
+    made, stream = strategy(mlp(), memory_size=0, weight_prior=None, train_epochs=15), benchmark()
     made.train(stream.train_stream, eval_streams=[])
     assert accuracy_of(made.model, stream.test_stream) < 0.5
 
@@ -179,15 +186,6 @@ def test_plugins_and_criterion_see_the_new_examples_only():
     made.train(stream.train_stream[:2], eval_streams=[])
     assert sees.sizes == {(20, 20, 20, 20)}
     assert seen_by_criterion == {(20, 20)}
-
-
-def test_the_strategy_has_a_keyword_for_all_that_the_algorithm_takes():
-    ours = inspect.signature(algorithm.BayesDual).parameters
-    theirs = inspect.signature(inspect.unwrap(BayesDual.__init__)).parameters
-    assert {"mem_size" if name == "memory_size" else name for name in ours} <= theirs.keys()
-    defaults, made = algorithm.BayesDual(20), strategy(mlp()).algorithm
-    for name in ours.keys() - {"memory_size"}:
-        assert getattr(made, name) == getattr(defaults, name), name
 
 
 # ------------------------------------------------------------------------------------------------ the weights
@@ -276,7 +274,7 @@ def test_a_head_that_grows_keeps_the_posterior_of_its_old_part(host):
 
 
 def test_soft_labels_of_a_narrower_head_are_replayed_by_a_wider_one():
-    made, stream = strategy(growing_mlp(), mem_size=10, condensation=None), benchmark().train_stream
+    made, stream = strategy(growing_mlp(), memory_size=10, condensation=None), benchmark().train_stream
     for i, experience in enumerate(stream):
         made.train(experience)
         z = made.algorithm.memory.exemplars
@@ -286,7 +284,7 @@ def test_soft_labels_of_a_narrower_head_are_replayed_by_a_wider_one():
 
 
 def test_batch_norm_is_left_as_it_was_found_and_learns_from_replay():
-    made = strategy(mlp(norm=True), ivon, mem_size=10)
+    made = strategy(mlp(norm=True), ivon, memory_size=10)
     made.train(benchmark().train_stream[:2])
     norm = made.model[1]
     assert norm.training and int(norm.num_batches_tracked) == 2 * 2 * 3  # scoring examples leaves it alone
@@ -311,10 +309,10 @@ def test_the_learning_rate_falls_within_each_experience(host):
 # ---------------------------------------------------------------------------------- the same as the Lightning host
 
 
-def in_lightning(stream, optimizer, seed, epochs, batch, options):
+def in_lightning(stream, optimizer, seed, epochs, batch, **options):
     torch.manual_seed(seed)
     model = MLP(64, (64,), 10)
-    learner = Learner(model, algorithm.BayesDual(**options), optimizer, lr_end=1.0)
+    learner = Learner(model, BayesDual(**options), optimizer)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=-1,
@@ -324,18 +322,16 @@ def in_lightning(stream, optimizer, seed, epochs, batch, options):
         enable_checkpointing=False,
     )
     trainer.fit(learner, datamodule=StreamDataModule(stream, epochs, batch))
-    return model, learner.algorithm, learner.history.accuracy[-1]
+    return model, learner.algorithm, trainer.optimizers[0], learner.history.accuracy[-1]
 
 
-def in_avalanche(stream, optimizer, seed, epochs, batch, options):
+def in_avalanche(stream, optimizer, seed, epochs, batch, **options):
     torch.manual_seed(seed)
     model = MLP(64, (64,), 10)
-    options = dict(options)
-    made = BayesDual(
+    made = BayesDualStrategy(
         model=model,
-        mem_size=options.pop("memory_size"),
-        **options,
-        optimizer=optimizer(model.parameters()),
+        algorithm=BayesDual(**options),
+        optimizer=None if optimizer is None else optimizer(model.parameters()),
         train_mb_size=batch,
         train_epochs=epochs,
         eval_mb_size=500,
@@ -344,7 +340,8 @@ def in_avalanche(stream, optimizer, seed, epochs, batch, options):
     for experience in stream.train_stream:
         made.train(experience, eval_streams=[])
     metrics = made.eval(stream.test_stream)
-    return model, made.algorithm, [v for k, v in sorted(metrics.items()) if k.startswith("Top1_Acc_Exp/eval")]
+    accuracies = [v for k, v in sorted(metrics.items()) if k.startswith("Top1_Acc_Exp/eval")]
+    return model, made.algorithm, made.optimizer, accuracies
 
 
 def host_ivon(params):
@@ -355,50 +352,76 @@ def host_adam(params):
     return torch.optim.Adam(params, lr=1e-3)
 
 
-@pytest.mark.parametrize("optimizer", [host_adam, host_ivon])
+@pytest.mark.parametrize("optimizer", [host_adam, host_ivon, None], ids=["adam", "ivon", "by the rule"])
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice
-def test_given_the_same_batches_both_hosts_do_the_same_to_the_weights(optimizer):
+def test_given_the_same_batches_both_hosts_do_the_same_to_the_weights(optimizer, monkeypatch):
     """Every batch is the whole experience, so the order in which it is drawn does not matter."""
-    stream = SplitDigits()
-    options = {"memory_size": 50, "selection": selection.herding}
-    runs = [host(stream, optimizer, 0, 3, 10**6, options) for host in (in_lightning, in_avalanche)]
-    (ours, memory, accuracies), (theirs, other_memory, other_accuracies) = runs
+    monkeypatch.setattr("bayesdual.ivon.rule.IVON", partial(IVON, seed=3))
+    monkeypatch.setattr("bayesdual.ivon.rule.LR", 50.0)  # so that it is the number of steps that limits it
+    stream = RotatedDigits(n_experiences=3)  # of experiences of one size, as the rule has it
+    runs = [host(stream, optimizer, 0, 3, 10**6, memory_size=50) for host in (in_lightning, in_avalanche)]
+    (ours, algorithm, made, accuracies), (theirs, other, other_made, other_accuracies) = runs
     for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         assert (a - b).abs().max() < 1e-4, name
-    assert torch.equal(memory.memory.exemplars.index, other_memory.memory.exemplars.index)
+    assert torch.equal(algorithm.memory.exemplars.index, other.memory.exemplars.index)
     assert accuracies == pytest.approx(other_accuracies, abs=0.02)
+    settings, others = ({k: v for k, v in o.param_groups[0].items() if k != "params"} for o in (made, other_made))
+    assert settings == others
+    if optimizer is None:
+        size = len(stream.train_stream[0].dataset)
+        rule = IVONByRule().make(ours.parameters(), size, 3)
+        assert settings["ess"] == size and settings["initial_lr"] == rule.param_groups[0]["lr"] < 0.75
+        assert settings["hess_init"] == rule.param_groups[0]["hess_init"]
+        assert made.max_norm == other_made.max_norm == rule.max_norm
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice
 def test_both_hosts_reach_the_same_accuracy_within_the_noise_of_seeds():
-    stream = SplitDigits()
-    options = {"memory_size": 100, "replay_batch_size": 64}
-    means = []
+    stream, means = SplitDigits(), []
     for host in (in_lightning, in_avalanche):
-        means.append(torch.tensor([host(stream, host_ivon, s, 3, 32, options)[2] for s in range(3)]).double().mean(1))
+        runs = [host(stream, None, seed, 3, 32, memory_size=100) for seed in range(3)]
+        means.append(torch.tensor([accuracies for *_, accuracies in runs]).double().mean(1))
     a, b = means
     noise = (a.var() / 3 + b.var() / 3).sqrt()
     assert a.mean() > 0.75 and b.mean() > 0.75
     assert (a.mean() - b.mean()).abs() < 3 * noise + 0.01, means
 
 
+def test_the_rule_takes_the_first_experience_as_it_is_learned_and_pieces_are_refused(monkeypatch):
+    monkeypatch.setattr("bayesdual.ivon.rule.LR", 10.0)
+    made, stream = strategy(mlp(), lambda model: None, train_mb_size=16, train_epochs=5), benchmark()
+    made.train(stream.train_stream[0], eval_streams=[])
+    group = made.optimizer.param_groups[0]
+    wanted = ivon_settings(sum(p.numel() for p in made.model.parameters()), 40, 5 * 3)
+    assert {"lr": group["initial_lr"], "ess": group["ess"], "hess_init": group["hess_init"]} | {
+        "max_norm": made.optimizer.max_norm
+    } == pytest.approx(wanted)
+    optimizer = made.optimizer
+    made.train(stream.train_stream[1], eval_streams=[])
+    assert made.optimizer is optimizer
+    with pytest.raises(ValueError, match="cannot follow from a piece of a stream"):
+        strategy(mlp(), lambda model: None, task_free=True).train(stream.train_stream[0])
+    with pytest.raises(ValueError, match="cannot follow from a piece of a stream"):
+        strategy(mlp(), lambda model: None).train(split_online_stream(stream.train_stream, 5, seed=0))
+
+
 # ------------------------------------------------------------------------------ the memory, and Avalanche's replay
 
 
 @both
-@pytest.mark.parametrize("mem_size", [10, 25, 1000])
-def test_the_memory_is_always_full_and_balanced(host, mem_size):
-    made = host(mlp(), mem_size=mem_size)
+@pytest.mark.parametrize("memory_size", [10, 25, 1000])
+def test_the_memory_is_always_full_and_balanced(host, memory_size):
+    made = host(mlp(), memory_size=memory_size)
     seen = 0
     for i, experience in enumerate(benchmark().train_stream):
         made.train(experience)
         seen += len(experience.dataset)
         counts = made.algorithm.memory.exemplars.y.bincount(minlength=10)[: 2 * i + 2]
-        assert counts.sum() == min(mem_size, seen) and counts.max() - counts.min() <= 1
+        assert counts.sum() == min(memory_size, seen) and counts.max() - counts.min() <= 1
 
 
 def test_a_memory_smaller_than_the_replay_batch_is_replayed_in_full():
-    made = strategy(mlp(), mem_size=10, replay_batch_size=64, train_epochs=15, evaluator=accuracy())
+    made = strategy(mlp(), memory_size=10, replay_batch_size=64, train_epochs=15, evaluator=accuracy())
     stream = benchmark()
     made.train(stream.train_stream, eval_streams=[])
     assert average(made.eval(stream.test_stream)) > 0.7
@@ -437,7 +460,7 @@ def test_avalanche_s_replay_uses_our_policy_and_our_selection(policy):
 def test_avalanche_s_replay_learns_with_ivon_beside_a_plugin_without_memory():
     stream, policy = benchmark(), SelectedExemplarsBuffer(20)
     replay = ReplayPlugin(mem_size=20, storage_policy=policy)
-    made = naive(mlp(), ivon, mem_size=0, plugins=[replay], train_epochs=8)
+    made = naive(mlp(), ivon, memory_size=0, plugins=[replay], train_epochs=8)
     made.train(stream.train_stream, eval_streams=[])
     assert torch.tensor(list(policy.buffer.targets)).bincount().tolist() == [2] * 10
     assert accuracy_of(made.model, stream.test_stream) > 0.5
@@ -483,10 +506,10 @@ def unlabelled():
     [
         (lambda host: host(mlp()).train(unlabelled().train_stream), "has no targets"),
         (lambda host: host(mlp()).train(SimpleNamespace(current_experience=0), []), "has no dataset"),
-        (lambda host: host(mlp(), mem_size=3).train(benchmark().train_stream), "memory_size is 3 but 4 classes"),
+        (lambda host: host(mlp(), memory_size=3).train(benchmark().train_stream), "memory_size is 3 but 4 classes"),
         (lambda host: host(mlp(), lambda m: ivon(m, mc_samples=2)).train(benchmark().train_stream), "mc_samples=2"),
         (lambda host: host(mlp(), lr_end=-1.0), "lr_end is -1"),
-        (lambda host: host(mlp(), mem_size=-1), "memory_size is -1"),
+        (lambda host: host(mlp(), memory_size=-1), "memory_size is -1"),
         (lambda host: host(mlp(), temperature=0), "temperature is 0"),
     ],
 )
