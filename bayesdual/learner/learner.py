@@ -37,8 +37,8 @@ class Learner(LightningModule):
             network whose ``forward`` takes ``task_labels`` (Avalanche's multi-head modules) gets them instead.
         algorithm: What is remembered of the past, and how.
         optimizer: Makes an optimizer of the parameters; None: IVON, with settings that follow from the stream (see
-            ``bayesdual.rule``). IVON gives the posterior that scores examples; with another there is none, and examples
-            are scored by the curvature of their loss.
+            ``bayesdual.ivon.ivon_settings``). IVON gives the posterior that scores examples; with another there is
+            none, and examples are scored by the curvature of their loss.
         lr_end: Learning rate at the end of each experience, as a share of that at its beginning; it falls linearly.
     """
 
@@ -134,10 +134,10 @@ class Learner(LightningModule):
                     "give it at least one example per class, or 0 for no memory."
                 )
             if stream.finished and self.trainer.ckpt_path is None:
-                self._start_anew(stream)
+                self._start_again(stream)
             _arrange(self.trainer, stream)
 
-    def _start_anew(self, stream: StreamDataModule) -> None:
+    def _start_again(self, stream: StreamDataModule) -> None:
         """Goes back to the first experience of a stream that another learner has learned."""
         if self.history.accuracy:
             raise ValueError("this Learner has learned the stream already: make a new one, or a new StreamDataModule.")
