@@ -133,7 +133,7 @@ class BayesDualStrategy(SupervisedTemplate):
 
 
 class TensorBatches:
-    """Batches as Avalanche's loaders give them, by indexing; shuffled anew each time it is gone through.
+    """Batches as Avalanche's loaders give them, by indexing; shuffled again each time it is gone through.
 
     Args:
         data: The examples.
