@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from jsonargparse import ArgumentParser
 from lightning import Trainer, seed_everything
 
-from bayesdual.learner import Learner, StreamDataModule
+from bayesdual.learner import Learner, StreamDataModule, carried_bytes
 
 NOTHING_WRITTEN = {
     "logger": False,
@@ -45,14 +45,19 @@ def learn(config: Mapping[str, Any]) -> dict[str, Any]:
         config: What :func:`bayesdual.configuration.resolve` returned.
 
     Returns:
-        The results of :class:`bayesdual.learner.History`, and ``exemplars``, the examples in memory at the end.
+        The results of :class:`bayesdual.learner.History`, ``exemplars``, the examples in memory at the end, and
+        ``memory_bytes``, what is carried beyond the network and its optimizer, by part.
 
     Raises:
         FloatingPointError: The loss is no longer finite.
     """
     model, data, trainer = objects_of(config)
     Trainer(**{**trainer, **NOTHING_WRITTEN}).fit(model, datamodule=data)
-    return {**model.history.results(), "exemplars": len(model.algorithm.memory)}
+    return {
+        **model.history.results(),
+        "exemplars": len(model.algorithm.memory),
+        "memory_bytes": carried_bytes(model.algorithm),
+    }
 
 
 @lru_cache(maxsize=1)

@@ -82,6 +82,8 @@ def _cell(row: dict[str, Any], measure: str) -> str:
         return "diverged" if not row["runs"] else "-"
     if measure == "exemplars":
         return f"{mean:.0f}"
+    if measure == "memory_bytes":
+        return f"{mean / 1000:,.1f}" if mean < 10_000 else f"{mean / 1000:,.0f}"
     if measure == "seconds":
         return f"{mean:.1f}"
     text = short(mean) if sd is None else f"{short(mean)} ± {short(sd)}"
@@ -143,7 +145,7 @@ def _remarks(rows: Sequence[dict[str, Any]]) -> list[str]:
     number = "-".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
     remarks = [
         f"mean ± standard deviation over {number} seeds; seconds: of training, without evaluation; kept: exemplars "
-        "in memory"
+        "in memory; memory: kB carried from one experience to the next, beyond the network and its optimizer"
     ]
     if any(row["at_edge_of_grid"] for row in rows):
         remarks.append(NOTES["†"])

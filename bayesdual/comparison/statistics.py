@@ -26,6 +26,7 @@ MEASURES = {
     "ece": "ECE",
     "seconds": "seconds",
     "exemplars": "kept",
+    "memory_bytes": "memory",
 }
 ROUNDING = 1e-9  # sums of differences this close, in shares of the sum of their sizes, are equal
 
@@ -65,6 +66,8 @@ def measure_of(results: dict[str, Any], measure: str) -> float | None:
         return None
     if measure == "seconds":
         return results["seconds_total"] - results["seconds_evaluation"]
+    if measure == "memory_bytes":
+        return sum(results["memory_bytes"].values())
     return results[measure]
 
 
@@ -88,10 +91,17 @@ def rows_of(entries: Sequence[Entry]) -> list[dict[str, Any]]:
             values = entry.values(measure)
             row[measure] = statistics.mean(values) if values else None
             row[f"{measure}_sd"] = statistics.stdev(values) if len(values) > 1 else None
+        row["memory_bytes_by_part"] = _mean_parts([run["memory_bytes"] for run in entry.results.values() if run])
         if entry.role in (OURS, OWN):
             row |= against_baselines(entry, [e for e in entries if e.benchmark == entry.benchmark])
         rows.append(row)
     return rows
+
+
+def _mean_parts(runs: Sequence[dict[str, int]]) -> dict[str, float]:
+    """The mean over runs of each part; one that a run does not have is 0 there."""
+    names = dict.fromkeys(name for parts in runs for name in parts)
+    return {name: statistics.mean(parts.get(name, 0) for parts in runs) for name in names}
 
 
 def against_baselines(entry: Entry, others: Sequence[Entry]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from bayesdual.extras import require
 
 require("bayesdual.learner", "lightning")
 
+from bayesdual.learner.carried import carried_bytes
 from bayesdual.learner.checkpoint import StreamCheckpoint
 from bayesdual.learner.datamodule import EVALUATION_BATCH, StreamDataModule
 from bayesdual.learner.history import History
@@ -16,6 +17,7 @@ __all__ = [
     "Learner",
     "StreamCheckpoint",
     "StreamDataModule",
+    "carried_bytes",
     "random_state",
     "set_random_state",
 ]

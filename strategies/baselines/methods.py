@@ -3,7 +3,8 @@
 A baseline is a function that builds a strategy. Its first argument is what every strategy of Avalanche's takes; the
 names of the others say what it reads from the benchmark's configuration (``FROM_CONFIGURATION``: epochs, memory size,
 replay batch), or what a comparison may set or tune besides. What it does not take makes no other run: a comparison over
-memories runs ``joint`` once.
+memories runs ``joint`` once. Baselines without a network (``bayesdual.strategies.baselines.closed_form``) are classes
+of their own, and take only what their names say.
 
 Quirks of Avalanche 0.6.0 that would be unfair to the baselines are made good here:
 
@@ -28,6 +29,8 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import ReplayPlugin
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
+
+from bayesdual.strategies.baselines.closed_form import NearestClassMean, RandomRidge, StreamingLDA
 
 Common = dict[str, Any]
 """What every strategy takes: model, optimizer, batch sizes, epochs, device, evaluator."""
@@ -158,7 +161,7 @@ class ReplayWhatThereIs(SupervisedPlugin):
         strategy.batch_size_mem = min(self._wanted, held)
 
 
-BASELINES: dict[str, Callable[..., SupervisedTemplate]] = {
+BASELINES: dict[str, Callable[..., Any]] = {
     "naive": naive,
     "joint": joint,
     "Replay": replay,
@@ -170,6 +173,9 @@ BASELINES: dict[str, Callable[..., SupervisedTemplate]] = {
     "SI": si,
     "LwF": lwf,
     "iCaRL": icarl,
+    "streaming LDA": StreamingLDA,
+    "random ridge": RandomRidge,
+    "nearest class mean": NearestClassMean,
 }
 BOUNDS = {"naive": "lower", "joint": "upper"}  # what a comparison measures the others by
 
@@ -179,8 +185,8 @@ def bound(name: str) -> str | None:
     return BOUNDS.get(name)
 
 
-def baseline_named(name: str) -> Callable[..., SupervisedTemplate]:
-    """The function that builds a baseline.
+def baseline_named(name: str) -> Callable[..., Any]:
+    """The function that builds a baseline, or the class of one in closed form.
 
     Raises:
         ValueError: There is none of that name.

@@ -104,6 +104,7 @@ def faked(here, monkeypatch):
         accuracy = 0.5 + lr + 0.1 * seed
         matrix = [[accuracy] * 5] * (1 if arguments.get("name") == "joint" else 5)
         measured = {"average_accuracy": accuracy, "forgetting": 0.1, "nll": 1.0, "ece": 0.1, "exemplars": 20}
+        measured |= {"memory_bytes": {"inputs": 1280, "labels": 20}}
         return measured | {"accuracy_matrix": matrix, "seconds_total": 3.0, "seconds_evaluation": 1.0}
 
     monkeypatch.setattr(command, "learn_cell", learn)
