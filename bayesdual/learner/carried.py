@@ -13,7 +13,7 @@ from bayesdual.algorithm import BayesDual
 def carried_bytes(algorithm: BayesDual) -> dict[str, int]:
     """The bytes that an algorithm carries, by part, as it stores them.
 
-    Counted are a byte of each exemplar for its label, and all tensors of inputs, soft labels, weights, spread and prior;
+    Counted are a byte of each exemplar for its label, and all tensors of inputs, soft labels, weights, spread, prior;
     scores and positions in the source dataset are not, since only people look at them. An algorithm that counts itself,
     by a method ``memory_bytes``, is believed.
     """
