@@ -1,0 +1,409 @@
+"""The mutants: small errors in the method, each with the test that must notice it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """An error put into the package.
+
+    Attributes:
+        name: What is wrong, in a few words.
+        file: Where, from the root of the repository.
+        snippet: Text that stands there once.
+        replacement: What stands there instead.
+        test: The test that must fail, by file or node id.
+    """
+
+    name: str
+    file: str
+    snippet: str
+    replacement: str
+    test: str
+
+
+def mutants(file: str, test: str, *changes: tuple[str, str, str]) -> tuple[Mutant, ...]:
+    """Mutants of one file that one test must notice: name, snippet and replacement of each."""
+    return tuple(Mutant(name, file, snippet, replacement, test) for name, snippet, replacement in changes)
+
+
+MUTANTS: tuple[Mutant, ...] = (
+    *mutants(
+        "bayesdual/ivon/equations.py",
+        "tests/ivon/test_optimizer.py::test_equals_ivon_opt_with_the_same_draws",
+        ("IVON: betas swapped", "b1, b2 = betas", "b2, b1 = betas"),
+        (
+            "IVON: half dropped from the square in the Hessian line",
+            "e.addcmul_(e, e, value=0.5 * rate)",
+            "e.addcmul_(e, e, value=rate)",
+        ),
+        ("IVON: the square dropped from the Hessian line", "e.addcmul_(e, e, value=0.5 * rate)", "pass"),
+        ("IVON: Hessian line without weight decay", "torch.add(h, d, out=precision)", "precision.copy_(h)"),
+        ("IVON: no weight decay of the mean", "foreach.addcdiv_(m, m, precision, value=-a * d)", "pass"),
+        ("IVON: no weight decay of the mean where steps are clipped", "foreach.add_(direction, m, alpha=d)", "pass"),
+        ("IVON: clip radius holds on one side only", "foreach.clamp_min_(direction, -xi)", "pass"),
+    ),
+    *mutants(
+        "bayesdual/ivon/optimizer.py",
+        "tests/ivon/test_optimizer.py::test_equals_ivon_opt_with_the_same_draws",
+        (
+            "IVON: momentum not debiased",
+            '[1 - b1**t if group["debias"] else 1.0 for t in steps]',
+            "[1.0 for t in steps]",
+        ),
+        (
+            "IVON: learning rate not rescaled",
+            'scale = group["hess_init"] + d if group["rescale_lr"] else 1.0',
+            "scale = 1.0",
+        ),
+        ("IVON: squared gradients not divided by h + d", "e.div_(torch.add(part.hess, d, out=precision))", "pass"),
+    ),
+    *mutants(
+        "bayesdual/ivon/samples.py",
+        "tests/ivon/test_optimizer.py::test_equals_ivon_opt_with_the_same_draws",
+        ("IVON: several samples are summed, and not averaged", "foreach.div_(pair, self._n_finished)", "pass"),
+    ),
+    *mutants(
+        "bayesdual/ivon/samples.py",
+        "tests/ivon/test_optimizer.py::test_samples_have_the_variance_of_the_posterior",
+        (
+            "IVON: samples without weight decay in their deviation",
+            'torch.add(block.hess, block.group["weight_decay"], out=deviation).rsqrt_()',
+            "deviation.copy_(block.hess).rsqrt_()",
+        ),
+    ),
+    *mutants(
+        "bayesdual/ivon/equations.py",
+        "tests/ivon/test_optimizer.py::test_samples_have_the_variance_of_the_posterior",
+        ("IVON: ess has no root in the deviation", "value=ess**-0.5", "value=1 / ess"),
+    ),
+    *mutants(
+        "bayesdual/ivon/samples.py",
+        "tests/ivon/test_optimizer.py::test_a_gradient_that_is_too_long_is_that_of_a_flatter_loss",
+        ("IVON: max_norm ignored", "if length > max_norm:", "if length > math.inf:"),
+        (
+            "IVON: max_norm shortens squared gradients as it does gradients",
+            "factor**2 if self.squared else factor",
+            "factor",
+        ),
+    ),
+    *mutants(
+        "bayesdual/ivon/optimizer.py",
+        "tests/ivon/test_optimizer.py::test_resumes_to_the_bit",
+        (
+            "IVON: step count not saved",
+            'noise = state_dict["noise"]',
+            '[state.update(step=0) for state in self.state.values()]; noise = state_dict["noise"]',
+        ),
+        (
+            "IVON: the same noise again after a checkpoint",
+            'noise["seed"], noise["draws"], noise.get',
+            'noise["seed"], 0, noise.get',
+        ),
+    ),
+    *mutants(
+        "bayesdual/ivon/samples.py",
+        "tests/ivon/test_noise.py::test_samples_of_an_optimizer_differ_in_all_blocks_and_steps",
+        ("IVON: the same noise in every step", "self.draws += world_size if independent else 1", "self.draws += 0"),
+    ),
+    *mutants(
+        "bayesdual/ivon/optimizer.py",
+        "tests/posterior/test_gaussian.py::test_of_an_untrained_network_is_the_start",
+        (
+            "IVON: the posterior of a head that grew begins at 0",
+            'p, group["hess_init"]) + group["weight_decay"]',
+            'p, 0.0) + group["weight_decay"]',
+        ),
+    ),
+    *mutants(
+        "bayesdual/ivon/optimizer.py",
+        "tests/posterior/test_gaussian.py::test_comes_from_an_optimizer",
+        (
+            "IVON: precision without weight decay",
+            'group["hess_init"]) + group["weight_decay"])',
+            'group["hess_init"]))',
+        ),
+    ),
+    *mutants(
+        "bayesdual/ivon/samples.py",
+        "tests/ivon/test_processes.py::test_two_processes_are_one",
+        ("IVON: independent noise is the same in all processes", "(rank if independent else 0)", "0"),
+    ),
+    *mutants(
+        "bayesdual/ivon/rule.py",
+        "tests/ivon/test_rule.py",
+        ("rule: learning rate without a root", "LR / math.sqrt(steps * parameters)", "LR / (steps * parameters)"),
+        (
+            "rule: learning rate without its upper bound",
+            "min(LR / math.sqrt(steps * parameters), LARGEST_LR)",
+            "LR / math.sqrt(steps * parameters)",
+        ),
+        ("rule: Hessian of all parameters and not of one", "parameters / (SHARE * examples)", "parameters / SHARE"),
+        ("rule: convolutions at the whole rate", "CONVOLUTIONS = 0.5", "CONVOLUTIONS = 1.0"),
+    ),
+    *mutants(
+        "bayesdual/kprior/terms.py",
+        "tests/kprior/test_terms.py",
+        ("T^2 dropped from the function-space loss", "return temperature**2 * (losses", "return (losses"),
+        (
+            "function-space loss: the new logits have no temperature",
+            "F.log_softmax(logits[:, :known] / temperature, dim=1)",
+            "F.log_softmax(logits[:, :known], dim=1)",
+        ),
+        ("function-space loss: weights ignored", "(losses * weights).sum() / weights.sum()", "losses.mean()"),
+        ("weight-space loss: half dropped", "return 0.5 * total", "return total"),
+    ),
+    *mutants(
+        "bayesdual/kprior/kronecker.py",
+        "tests/kprior/test_kronecker.py",
+        ("Kronecker prior: half dropped", '0.5 * (anchor["curvature"]', '1.0 * (anchor["curvature"]'),
+        ("Kronecker prior: cap dropped", ".clamp(0, self.cap)", ".clamp_min(0)"),
+        (
+            "Kronecker prior: strength dropped",
+            "self.strength * torch.outer(values_out, values_in)",
+            "torch.outer(values_out, values_in)",
+        ),
+        (
+            "Kronecker factors: no temperature",
+            "p = (logits.detach() / temperature).softmax(1)",
+            "p = logits.detach().softmax(1)",
+        ),
+        ("Kronecker factors: bias without its column of ones", "a.new_ones(len(a), 1)", "a.new_zeros(len(a), 1)"),
+        (
+            "Kronecker averaging: experiences count the same, however many examples they have",
+            "share = n / (self._count + n)",
+            "share = 0.5 if self._count else 1.0",
+        ),
+        (
+            "Kronecker averaging: A is that of the last experience",
+            '("inputs", n / self._counts[name])',
+            '("inputs", 1.0)',
+        ),
+    ),
+    *mutants(
+        "bayesdual/kprior/kronecker.py",
+        "tests/kprior/test_kronecker.py::test_leading_eigenvectors",
+        (
+            "eigenvectors: the smallest of small matrices",
+            "return values[-rank:], vectors[:, -rank:]",
+            "return values[:rank], vectors[:, :rank]",
+        ),
+        (
+            "eigenvectors: not turned back out of the subspace in order",
+            "return values[-rank:], basis @ inner[:, -rank:]",
+            "return values[-rank:], basis[:, -rank:]",
+        ),
+    ),
+    *mutants(
+        "bayesdual/kprior/kronecker.py",
+        "tests/kprior/test_kronecker.py",
+        (
+            "coordinates of the weights: bias left out",
+            "return outputs.T @ weight @ inputs[:-1] + torch.outer(outputs.T @ bias, inputs[-1])",
+            "return outputs.T @ weight @ inputs[:-1]",
+        ),
+    ),
+    *mutants(
+        "bayesdual/memory/selection.py",
+        "tests/memory/test_selection.py",
+        ("top_score: ascending", "argsort(descending=True, stable=True)", "argsort(stable=True)"),
+    ),
+    *mutants(
+        "bayesdual/memory/clusters.py",
+        "tests/memory/test_selection.py",
+        (
+            "herding: away from the mean",
+            "(squares + 2 * (features @ gap) + free).argmin()",
+            "(squares - 2 * (features @ gap) + free).argmin()",
+        ),
+    ),
+    *mutants(
+        "bayesdual/memory/selection.py",
+        "tests/memory/test_selection.py",
+        ("inclusion probabilities: may be above 1", "over = (p > 1 - 1e-6) & ~certain", "over = (p > 1e6) & ~certain"),
+        (
+            "score_sampling: weights are not the inverse probabilities",
+            "return rows, 1 / inclusion[rows]",
+            "return rows, torch.ones(len(rows))",
+        ),
+        ("dual features: no curvature between classes", "((c == d).float() - p[:, d])", "(c == d).float()"),
+    ),
+    *mutants(
+        "bayesdual/memory/clusters.py",
+        "tests/memory/test_selection.py",
+        ("k-means: centres stay where they began", "for _ in range(K_MEANS_ROUNDS):", "for _ in range(0):"),
+    ),
+    *mutants(
+        "bayesdual/memory/spread.py",
+        "tests/memory/test_spread.py",
+        ("spread: its scale ignored", "(scale * examples**-0.5)", "(examples**-0.5)"),
+        ("spread: per example without a root", "(scale * examples**-0.5)", "(scale / examples)"),
+        ("spread: noise of one sign", "(picked % 2 * 2 - 1)", "(picked % 2 * 2)"),
+    ),
+    *mutants(
+        "bayesdual/memory/vectors.py",
+        "tests/memory/test_vectors.py",
+        (
+            "cell means: what is left out is not weighted",
+            "(weights.sum() * share).sqrt()[:, None]",
+            "weights.sum().sqrt()",
+        ),
+        (
+            "cell means: weights of the examples ignored",
+            "index_add_(0, cell, flat * weights[:, None])",
+            "index_add_(0, cell, flat)",
+        ),
+    ),
+    *mutants(
+        "bayesdual/memory/soft_labels.py",
+        "tests/memory/test_spread.py",
+        (
+            "soft labels: logits of another temperature",
+            "(temperature * (total / PREDICTIONS).log())",
+            "(total / PREDICTIONS).log()",
+        ),
+    ),
+    *mutants(
+        "bayesdual/posterior/layer_rules.py",
+        "tests/posterior/test_function_variance.py::test_any_convolution",
+        (
+            "convolution: the sum of squares in place of the square of the sum over positions",
+            "factor = delta[rows, :, :, part].flatten(2, 3) @ met",
+            "factor = (delta[rows, :, :, part].flatten(2, 3).square() @ met.square()).sqrt()",
+        ),
+    ),
+    *mutants(
+        "bayesdual/posterior/layer_rules.py",
+        "tests/posterior/test_function_variance.py::test_equals_vmap_jacrev_without_fallback",
+        (
+            "bias ignored where a layer is applied once",
+            "variance = delta.new_zeros(()) if bias is None else bias.view(groups, 1, outputs)",
+            "variance = delta.new_zeros(())",
+        ),
+    ),
+    *mutants(
+        "bayesdual/posterior/layer_rules.py",
+        "tests/posterior/test_function_variance.py::test_any_convolution",
+        (
+            "bias ignored where a layer is applied at several positions",
+            "yield from _affine_pieces(delta.sum(-1).flatten(2), bias)",
+            "yield from ()",
+        ),
+        (
+            "convolution: dilation ignored",
+            "input.unfold(axis, d * (k - 1) + 1, s)[..., ::d]",
+            "input.unfold(axis, d * (k - 1) + 1, s)[..., :k]",
+        ),
+    ),
+    *mutants(
+        "bayesdual/posterior/layer_rules.py",
+        "tests/posterior/test_function_variance.py::test_norms",
+        (
+            "group norm: its input is not normalised",
+            'normalised = options["normalised"](input).unsqueeze(-1).flatten(2)',
+            "normalised = input.unsqueeze(-1).flatten(2)",
+        ),
+        (
+            "layer norm: squares summed over positions",
+            "yield from _affine_pieces((delta * normalised).sum(2), weight.flatten())",
+            "yield from _affine_pieces((delta * normalised).square().sum(2).sqrt(), weight.flatten())",
+        ),
+    ),
+    *mutants(
+        "bayesdual/posterior/layer_rules.py",
+        "tests/posterior/test_function_variance.py::test_equals_vmap_jacrev_without_fallback",
+        (
+            "embedding: a token that comes twice counts twice",
+            "counted = ~same.tril(-1).any(-1)",
+            "counted = same.any(-1)",
+        ),
+    ),
+    *mutants(
+        "bayesdual/posterior/sensitivity.py",
+        "tests/posterior/test_sensitivity.py",
+        (
+            "residual: sign",
+            "return probabilities - F.one_hot(y, probabilities.shape[1])",
+            "return F.one_hot(y, probabilities.shape[1]) - probabilities",
+        ),
+        ("leverage: without lambda", "return (curvature(probabilities) * variance).sum(1)", "return variance.sum(1)"),
+        (
+            "memory perturbation: without lambda",
+            "(residual(probabilities, y) * curvature(probabilities) * variance)",
+            "(residual(probabilities, y) * variance)",
+        ),
+        ("leave-one-out: sign", "return logits + variance * residual", "return logits - variance * residual"),
+    ),
+    *mutants(
+        "bayesdual/posterior/last_layer.py",
+        "tests/posterior/test_sensitivity.py",
+        (
+            "variance of the last layer: bias ignored",
+            "return variance if bias_variance is None else variance + bias_variance",
+            "return variance",
+        ),
+    ),
+    *mutants(
+        "bayesdual/posterior/gaussian.py",
+        "tests/posterior/test_gaussian.py::test_samples_have_its_mean_and_variance",
+        (
+            "samples of the posterior: variance as deviation",
+            "noise * self.precision[name].rsqrt()",
+            "noise * self.precision[name].reciprocal()",
+        ),
+    ),
+    *mutants(
+        "bayesdual/posterior/gaussian.py",
+        "tests/posterior/test_gaussian.py::test_comes_from_a_checkpoint",
+        (
+            "posterior of a checkpoint: without weight decay",
+            'group_of[i]["ess"] * (hess + group_of[i]["weight_decay"])',
+            'group_of[i]["ess"] * hess',
+        ),
+    ),
+    *mutants(
+        "bayesdual/measures/continual.py",
+        "tests/measures/test_measures.py",
+        (
+            "forgetting: from what was just learned, and not from the best",
+            "max(accuracy[i][j] for i in range(j, last))",
+            "accuracy[j][j]",
+        ),
+        ("backward transfer: sign", "accuracy[last][j] - accuracy[j][j]", "accuracy[j][j] - accuracy[last][j]"),
+        ("forward transfer: without the untrained network", "accuracy[j - 1][j] - untrained[j]", "accuracy[j - 1][j]"),
+        (
+            "forward transfer: after the experience was learned",
+            "accuracy[j - 1][j] - untrained[j]",
+            "accuracy[j][j] - untrained[j]",
+        ),
+        ("accuracy of what was seen: of all", "accuracy[-1][: len(accuracy)]", "accuracy[-1]"),
+    ),
+    *mutants(
+        "bayesdual/measures/stream_metric.py",
+        "tests/measures/test_measures.py",
+        ("ECE: 10 bins", "CALIBRATION_BINS = 15", "CALIBRATION_BINS = 10"),
+        (
+            "ECE: differences of bins cancel",
+            "(self.bin_correct - self.bin_confidence).abs().sum()",
+            "(self.bin_correct - self.bin_confidence).sum().abs()",
+        ),
+        ("NLL: of what is predicted", "probabilities.gather(1, y[:, None])", "confidence[:, None]"),
+        ("NLL: a sum", "(self.nll_sum / total)", "self.nll_sum"),
+    ),
+    *mutants(
+        "bayesdual/stream/loaders.py",
+        "tests/learner/test_learner.py::test_all_ranks_have_as_many_batches_however_few_examples_there_are",
+        (
+            "shards: not filled up to the same number of examples",
+            "as_many_each = torch.arange(-(-len(data) // ranks) * ranks) % max(1, len(data))",
+            "as_many_each = torch.arange(len(data))",
+        ),
+        (
+            "shards: all ranks have the same examples",
+            "self._rows = rows[as_many_each][rank::ranks]",
+            "self._rows = rows[as_many_each][0::ranks]",
+        ),
+    ),
+)
