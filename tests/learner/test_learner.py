@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from torch import nn
 
 from bayesdual.algorithm import BayesDual
@@ -320,3 +320,18 @@ def test_what_a_selection_of_ones_own_returns_is_looked_at(returned):
     model = learner(selection=lambda candidates, n, generator: returned)
     with pytest.raises(ValueError, match="algorithm.selection returned .* for 6 of 40 examples: it is to return"):
         fit_data(model, StreamDataModule(blobs(), epochs=1, batch_size=16))
+
+
+@pytest.mark.parametrize("lr_end", [0.25, 1.0])
+def test_the_learning_rate_falls_within_each_experience_to_a_share_of_what_it_was(lr_end):
+    rates = []
+
+    class Rates(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    model = Learner(MLP(16, (32,), 6), BayesDual(memory_size=12), ivon, lr_end=lr_end)
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    trainer = Trainer(accelerator="cpu", max_epochs=-1, callbacks=Rates(), **dict.fromkeys(quiet, False))
+    trainer.fit(model, datamodule=StreamDataModule(blobs(2), epochs=2, batch_size=20))  # 4 steps in each of 2 epochs
+    assert rates == pytest.approx([0.2 * (1 - (1 - lr_end) * k / 8) for k in range(8)] * 2)
