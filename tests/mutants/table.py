@@ -443,7 +443,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "bayesdual/algorithm.py",
         "tests/learner/test_learner.py::test_a_run_stopped_at_any_epoch_end_resumes_to_the_bit",
-        ("prior of the weights not saved", 'self.weight_prior.load_state_dict(state["weight_prior"])', "pass"),
+        ("prior of the weights not saved", "self.weight_prior.load_state_dict(prior)", "pass"),
     ),
     *mutants(
         "bayesdual/algorithm.py",
