@@ -1,8 +1,7 @@
-"""Where data is found: raw image datasets, held as uint8 tensors.
+"""Raw image datasets, held as uint8 tensors with their official split.
 
 Files are looked for in the configured root, then where the system's package puts them, then downloaded by
-torchvision into the root. A missing or damaged file is one sentence. Reading a file never executes code:
-the pickles in which CIFAR is distributed are read by an unpickler that knows nothing but NumPy arrays.
+torchvision into the root; how they are found and read is in :mod:`bayesdual.scenarios.files`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bayesdual.extras import require
-from bayesdual.scenarios.files import _download, damaged, find, read_idx, read_plain_pickle
+from bayesdual.scenarios.files import damaged, download, find, read_idx, read_plain_pickle
 
 DIGITS_TEST_FRACTION = 0.2
 DIGITS_SPLIT_SEED = 20  # fixed, so that every run on the digits has the same test set
@@ -89,6 +88,9 @@ def stratified_split(y: Tensor, fraction: float, seed: int) -> tuple[np.ndarray,
         order = torch.randperm(len(rows), generator=generator).numpy()
         second[rows[order[: round(fraction * len(rows))]]] = True
     return np.flatnonzero(~second), np.flatnonzero(second)
+
+
+# ---- The datasets ------------------------------------------------------------------------------------------
 
 
 def digits() -> RawDataset:
@@ -217,6 +219,9 @@ def cifar100(root: str | Path = "data") -> RawDataset:
     )
 
 
+# ---- From files to a dataset -------------------------------------------------------------------------------
+
+
 def _idx_dataset(
     name: str,
     folders: Sequence[Path],
@@ -226,13 +231,14 @@ def _idx_dataset(
     std: tuple[float, ...],
     classes: tuple[str, ...],
 ) -> RawDataset:
-    dataset_class = name.replace("-", "")  # as torchvision calls it
+    """A dataset in four files in the format of MNIST; its torchvision name is its own without hyphens."""
+    dataset_class = name.replace("-", "")
     root = folders[0].parent.parent
     files = find(
         name,
         _IDX_FILES,
         folders,
-        lambda: _download(dataset_class, root, Path(dataset_class, "raw"), _IDX_FILES),
+        lambda: download(dataset_class, root, Path(dataset_class, "raw"), _IDX_FILES),
         advice,
     )
     train_x, train_y, test_x, test_y = (read_idx(files[n], n_dims=3 if "images" in n else 1) for n in _IDX_FILES)
@@ -256,12 +262,13 @@ def _cifar_dataset(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> RawDataset:
+    """A dataset in pickles of CIFAR's; ``names`` are the file and the key of the list of classes."""
     wanted = [*train, *test, names[0]]
     files = find(
         name,
         wanted,
         [root / folder],
-        lambda: _download(name.replace("-", ""), root, Path(folder), wanted),
+        lambda: download(name.replace("-", ""), root, Path(folder), wanted),
         f"unpack https://www.cs.toronto.edu/~kriz/{name.lower()}-python.tar.gz in {root}",
     )
 

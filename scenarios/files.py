@@ -1,4 +1,8 @@
-"""Where the files of a dataset are found, and how they are read without executing code."""
+"""Where the files of a dataset are found, and how they are read.
+
+A missing or damaged file is one sentence. Reading a file never executes code: the pickles in which CIFAR is distributed
+are read by an unpickler that knows nothing but NumPy arrays.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +27,20 @@ from torch import Tensor
 DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer from a server
 
 
+# ---- Where they are ----------------------------------------------------------------------------------------
+
+
 def find(
     dataset: str, names: Sequence[str], folders: Sequence[Path], download: Callable[[], None], advice: str
 ) -> dict[str, Path]:
-    """Returns where each file is; what is in none of the folders is downloaded, once.
+    """Returns where each file is; if no folder has them all, they are downloaded, once.
+
+    Args:
+        dataset: What people call the dataset.
+        names: The files wanted, without the ending ``.gz`` that they may have.
+        folders: Where to look, in this order; all files are taken from one folder.
+        download: Puts the files into one of the folders.
+        advice: What people can do where all of this fails.
 
     Raises:
         FileNotFoundError: A file is still missing, with the reason why the download failed.
@@ -77,7 +91,7 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _download(dataset_class: str, root: Path, folder: Path, names: Sequence[str]) -> None:
+def download(dataset_class: str, root: Path, folder: Path, names: Sequence[str]) -> None:
     """Has torchvision download and verify a dataset, then moves its files to ``root / folder``.
 
     It works in a folder of its own, so that a download that is cut off leaves nothing behind which looks
@@ -91,6 +105,9 @@ def _download(dataset_class: str, root: Path, folder: Path, names: Sequence[str]
         (root / folder).mkdir(parents=True, exist_ok=True)
         for name in names:
             os.replace(Path(scratch) / folder / name, root / folder / name)
+
+
+# ---- How they are read -------------------------------------------------------------------------------------
 
 
 def read_idx(path: Path, n_dims: int) -> Tensor:
@@ -160,4 +177,5 @@ def read_plain_pickle(path: Path) -> dict[str, Any]:
 
 
 def damaged(path: Path, why: str) -> ValueError:
+    """What to raise for a file that cannot be read."""
     return ValueError(f"{path} is truncated or damaged ({why}): replace it, or remove it to download it again.")

@@ -38,7 +38,7 @@ def summary(results: dict[str, Any]) -> str:
 
 
 def accuracy_tables(matrix: measures.Matrix) -> Iterator[Table]:
-    """The accuracy matrix for the terminal, ten experiences abreast: bold where one had just been learned."""
+    """The accuracy matrix for the terminal, ten experiences a table: bold where one had just been learned."""
     n = len(matrix[0])
     for first in range(0, n, COLUMNS):
         block = range(first, min(first + COLUMNS, n))

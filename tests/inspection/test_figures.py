@@ -1,0 +1,58 @@
+"""Figures show the numbers that they are given."""
+
+import numpy as np
+import pytest
+import torch
+
+from bayesdual.inspection import accuracy_figure, is_images, memory_figure, progress_figure
+from bayesdual.memory import Exemplars
+
+MATRIX = [[0.9, 0.1, 0.0], [0.6, 0.8, 0.2], [0.7, 0.5, 1.0]]
+
+
+def exemplars(channels=1, counts=(3, 12)):
+    y = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    n = len(y)
+    x = torch.zeros(n, channels, 6, 8)
+    x[:, :, 0] = 1.0  # each image has a bright line at its top
+    zeros = torch.zeros(n, dtype=torch.int64)
+    return Exemplars(x, 4 + y, zeros, torch.zeros(n, 6), torch.ones(n), torch.arange(n) / 10, zeros, zeros)
+
+
+def test_the_heat_map_is_the_matrix_with_a_number_in_each_cell():
+    (axes,) = accuracy_figure(MATRIX).axes
+    (image,) = axes.images
+    assert np.array_equal(image.get_array(), np.array(MATRIX))
+    assert [text.get_text() for text in axes.texts] == [f"{a:.2f}" for row in MATRIX for a in row]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "3"]
+
+
+def test_each_experience_is_a_line_from_where_it_was_learned_and_the_mean_is_of_those_seen():
+    (axes,) = progress_figure(MATRIX).axes
+    lines = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
+    assert lines["experience 2"] == ([2, 3], [0.8, 0.5]) and lines["experience 3"] == ([3], [1.0])
+    assert lines["mean of those seen"][1] == pytest.approx([0.9, 0.7, 2.2 / 3])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_memory_is_a_row_of_images_for_each_class_with_their_scores(channels):
+    (axes,) = memory_figure(exemplars(channels)).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["4", "5"]
+    assert [text.get_text() for text in axes.texts[:4]] == ["0", "0.1", "0.2", "0.3"]
+    assert len(axes.texts) == 3 + 10, "the first ten of a class"
+    canvas = axes.images[0].get_array()
+    top, right = 6 // 3, 8 // 8 + 1
+    assert canvas.shape == (2 * (top + 6), 10 * (8 + right), 3)
+    assert (canvas[top, :8] == 1).all() and (canvas[top + 1, :8] == 0).all()  # the first image
+    assert (canvas[top + 1, 3 * (8 + right) : top + 6] == 1).all()  # class 4 has but three
+
+
+def test_an_image_without_contrast_is_drawn():
+    flat = exemplars()
+    flat.x.fill_(0.5)
+    assert np.isfinite(memory_figure(flat).axes[0].images[0].get_array()).all()
+
+
+def test_images_have_one_or_three_channels():
+    assert is_images(torch.zeros(2, 1, 4, 4)) and is_images(torch.zeros(2, 3, 4, 4))
+    assert not is_images(torch.zeros(2, 2, 4, 4)) and not is_images(torch.zeros(2, 16))

@@ -1,0 +1,68 @@
+"""Tables for the terminal say what was measured, in 80 characters."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from bayesdual.inspection import accuracy_tables, evaluation_table, summary
+
+RESULTS = {
+    "average_accuracy": 0.91234,
+    "forgetting": 0.05,
+    "backward_transfer": -0.05,
+    "forward_transfer": 0.01,
+    "nll": 0.25,
+    "ece": 0.031,
+    "seconds_total": 12.34,
+    "seconds_training": 10.0,
+    "seconds_evaluation": 2.04,
+    "seconds_memory": 0.3,
+    "memory_size": 90,
+    "memory_budget": 100,
+}
+
+
+def printed(*tables):
+    console = Console(file=io.StringIO(), width=80)
+    console.print(*tables)
+    return [line.split() for line in console.file.getvalue().splitlines() if line.strip(" ─━╸")]
+
+
+def test_the_summary_has_every_measure_with_its_sign():
+    lines = summary(RESULTS).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert " ".join(" ".join(lines).split()) == (
+        "average accuracy 0.9123 forgetting 0.0500 backward transfer -0.0500 forward transfer +0.0100 NLL 0.2500 "
+        "ECE 0.0310 memory: 90 of 100 exemplars seconds: 12.3 (training 10.0, evaluation 2.0, memory 0.3)"
+    )
+    assert "forward transfer         -" in summary({**RESULTS, "forward_transfer": None})
+
+
+def test_the_accuracy_matrix_leaves_out_what_is_not_learned_yet():
+    header, first, second = printed(*accuracy_tables([[0.9, 0.1], [0.6, 0.8]]))
+    assert header == ["after", "1", "2", "seen"]
+    assert first == ["1", "0.900", "-", "0.900"] and second == ["2", "0.600", "0.800", "0.700"]
+
+
+@pytest.mark.parametrize(("experiences", "tables"), [(10, 1), (11, 2), (25, 3)])
+def test_many_experiences_are_tables_of_ten_and_the_mean_stands_in_the_last(experiences, tables):
+    matrix = [[0.5] * experiences for _ in range(experiences)]
+    made = list(accuracy_tables(matrix))
+    assert len(made) == tables
+    titles = [[column.header for column in table.columns] for table in made]
+    assert all(names[0] == "after" and len(names) <= 12 for names in titles)
+    assert sum(titles, []).count("seen") == 1 and titles[-1][-1] == "seen"
+    assert [n for names in titles for n in names if n.isdigit()] == [str(1 + i) for i in range(experiences)]
+
+
+def test_an_evaluation_has_a_row_for_each_experience_and_the_means():
+    rows = printed(evaluation_table({"accuracy": [0.5, 1.0], "nll": 0.3, "ece": 0.02}, "accuracy on test"))
+    assert rows == [
+        ["experience", "accuracy", "on", "test"],
+        ["1", "0.5000"],
+        ["2", "1.0000"],
+        ["average", "0.7500"],
+        ["NLL", "0.3000"],
+        ["ECE", "0.0200"],
+    ]
