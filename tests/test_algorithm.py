@@ -74,7 +74,7 @@ def test_only_what_there_is_counts_as_past():
     first = BayesDual(memory_size=12)
     first.begin_experience(experience([0, 1], 45))
     assert first.replay() is None and first.total_loss(net, new)[0] == new
-    forgetful = learned(net, [experience([0, 1], 45)])
+    forgetful = learned(net, [experience([0, 1], 45)], weight_prior=None)
     forgetful.begin_experience(experience([2, 3], 15))
     assert forgetful.total_loss(net, new)[0] == new  # nothing is replayed, and no prior holds the weights
     held = BayesDual(memory_size=0, weight_prior=prior_of(0.7))
