@@ -178,7 +178,7 @@ class BayesDual:
             As :meth:`loss`.
         """
         past, parts = torch.zeros_like(new), {"new": new}
-        if z is not None:
+        if z is not None and logits is not None:
             labels = F.cross_entropy(logits, z.y)
             soft = function_space_loss(logits, z.logits, z.weights, self.temperature)
             past = self.label_share * labels + (1 - self.label_share) * soft
@@ -228,9 +228,9 @@ class BayesDual:
         self.memory.take_in(plan, new, self._generator)
         self.memory.fit(condense, self._generator)
         self.memory.relabel(predict, self.temperature, self._generator)
+        if self.weight_prior is not None and self.memory.max_bytes is not None:  # measured on the memory, not carried
+            self.weight_prior, data = deepcopy(self._fresh_prior), self._remembered()
         if self.weight_prior is not None:
-            if self.memory.max_bytes is not None:  # measured on the memory instead of carried
-                self.weight_prior, data = deepcopy(self._fresh_prior), self._remembered()
             self.weight_prior.update(module, predict, data, posterior, device, self._generator)
 
     def memory_bytes(self) -> dict[str, int]:

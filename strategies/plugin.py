@@ -35,7 +35,7 @@ from bayesdual.stream import DatasetData, TensorData, experience_data, normalise
 from bayesdual.tensors import grow
 
 
-class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):
+class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ignore[call-arg]
     """Gives the algorithm to an Avalanche strategy::
 
         Naive(model=model, optimizer=IVONByRule().make(model.parameters(), examples=12000, steps=188),
@@ -66,7 +66,7 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):
         self.task_free = task_free
         self.lr_end = lr_end
         self._experience = -1  # the algorithm's: pieces of one have the same
-        self._data: TensorData | DatasetData | None = None
+        self._data: Any = None  # TensorData or DatasetData, while an experience is learned
         self._state_by_name: dict[str, dict[str, Any]] = {}  # the optimizer's, to outlive a head that grows
         self._sample = ExitStack()  # of the weights, while they are one
         self._new_batch: list[Tensor] = []

@@ -18,7 +18,7 @@ is estimated without bias by one backward pass, through p - onehot(k) with k dra
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -80,11 +80,12 @@ class KroneckerPrior:
         """
         if not self._anchor:
             return None
-        total: Tensor | float = 0.0
-        device = next(iter(self._anchor.values()))["origin"].device.type
-        with torch.autocast(device, enabled=False):  # what moved is a small difference
+        origin = next(iter(self._anchor.values()))["origin"]
+        total = origin.new_zeros(())
+        with torch.autocast(origin.device.type, enabled=False):  # what moved is a small difference
             for name, anchor in self._anchor.items():
-                moved = coordinates(module.get_submodule(name), anchor["outputs"], anchor["inputs"]) - anchor["origin"]
+                layer = cast(nn.Linear, module.get_submodule(name))
+                moved = coordinates(layer, anchor["outputs"], anchor["inputs"]) - anchor["origin"]
                 total = total + 0.5 * (anchor["curvature"] * moved.square()).sum()
         return total
 
@@ -124,7 +125,8 @@ class KroneckerPrior:
         self._factors = absent | new
         self._count += n
         self._anchor = {
-            name: self._anchored(module.get_submodule(name), pair, generator) for name, pair in self._factors.items()
+            name: self._anchored(cast(nn.Linear, module.get_submodule(name)), pair, generator)
+            for name, pair in self._factors.items()
         }
 
     def to(self, device: torch.device | str) -> None:
@@ -143,7 +145,7 @@ class KroneckerPrior:
         # Older checkpoints have one count: that of all layers.
         self._counts = dict(state.get("counts", dict.fromkeys(self._factors, self._count)))
 
-    def _anchored(self, layer: nn.Module, pair: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    def _anchored(self, layer: nn.Linear, pair: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         values_in, inputs = leading_eigenvectors(pair["inputs"], self.input_rank, generator)
         values_out, outputs = leading_eigenvectors(pair["outputs"], self.output_rank, generator)
         return {
@@ -227,7 +229,7 @@ def leading_eigenvectors(matrix: Tensor, rank: int, generator: torch.Generator) 
     return values[-rank:], basis @ inner[:, -rank:]
 
 
-def coordinates(layer: nn.Module, outputs: Tensor, inputs: Tensor) -> Tensor:
+def coordinates(layer: nn.Linear, outputs: Tensor, inputs: Tensor) -> Tensor:
     """U_G^T W U_A, with the bias of the layer as the last column of W.
 
     Args:

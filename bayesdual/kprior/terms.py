@@ -70,7 +70,7 @@ def weight_space_loss(module: nn.Module, mean: Mapping[str, Tensor], precision: 
         mean: Old weights by parameter name; a parameter that has grown since is held where it was.
         precision: Posterior precision by parameter name, of the shapes of ``mean``.
     """
-    total = 0.0
+    total = torch.zeros(())
     for name, p in module.named_parameters():
         if name in mean:
             moved = corner(p, mean[name].shape) - mean[name]

@@ -9,6 +9,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from bayesdual.files import write_whole
+from bayesdual.learner.datamodule import StreamDataModule
 
 
 class StreamCheckpoint(Checkpoint):
@@ -22,7 +23,7 @@ class StreamCheckpoint(Checkpoint):
         self.directory = Path(directory)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        stream = trainer.datamodule
+        stream: StreamDataModule = trainer.datamodule  # type: ignore[attr-defined]  # set by the trainer
         last = self.directory / "last.ckpt"
         trainer.save_checkpoint(last)
         if stream.epoch == 0 and trainer.is_global_zero:  # the stream has gone on to the next experience

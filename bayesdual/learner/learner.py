@@ -6,10 +6,10 @@ import inspect
 import math
 import statistics
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
@@ -59,8 +59,8 @@ class Learner(LightningModule):
         self._make_optimizer = IVONByRule() if optimizer is None else optimizer
         self._mean: tuple[float, ...] = ()  # of the stream's images
         self._std: tuple[float, ...] = ()
-        self.latest_evaluation: dict[str, Any] = {}
-        self._metric: measures.StreamMetric | None = None
+        self.latest_evaluation: measures.Evaluation | None = None
+        self._metric = measures.StreamMetric(0)  # of the evaluation under way
         self._takes_task_labels = "task_labels" in inspect.signature(network.forward).parameters
         self._random_state: dict[str, Any] | None = None
         self._loss_sum: Tensor | float = 0.0  # of the epoch: NaN once a loss was
@@ -72,7 +72,7 @@ class Learner(LightningModule):
         Raises:
             TypeError: The trainer was given other data.
         """
-        data = self.trainer.datamodule
+        data = self.trainer.datamodule  # type: ignore[attr-defined]  # set by the trainer
         if not isinstance(data, StreamDataModule):
             raise TypeError("Learner needs a stream: call Trainer.fit(learner, datamodule=StreamDataModule(...)).")
         return data
@@ -112,7 +112,7 @@ class Learner(LightningModule):
         for module in self.network.modules():  # Avalanche's growing heads: grown before the optimizer is made
             if hasattr(module, "adaptation"):
                 for experience in train:
-                    module.adaptation(experience)
+                    cast(Any, module).adaptation(experience)
         sample = stream.evaluation_data("test")[0]
         self._mean, self._std = sample.mean, sample.std
         self.register_buffer("task_mask", None)
@@ -169,7 +169,7 @@ class Learner(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
         loss, parts = self.algorithm.loss(self.network, self, *batch)
         self._loss_sum = self._loss_sum + loss.detach()
-        every = self.trainer.log_every_n_steps
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and self.trainer.global_step % every == 0:
             self._check_loss()
             lr = self._optimizer().param_groups[0]["lr"]
@@ -201,7 +201,7 @@ class Learner(LightningModule):
         return Posterior.of(self.network, self._optimizer())
 
     def _optimizer(self) -> Optimizer:
-        return self.optimizers(use_pl_optimizer=False)
+        return cast(Optimizer, self.optimizers(use_pl_optimizer=False))
 
     def _end_experience(self) -> None:
         stream = self.stream
@@ -239,15 +239,15 @@ class Learner(LightningModule):
         self._metric.update(self(x, t).softmax(1), y, dataloader_idx)
 
     def on_validation_end(self) -> None:
-        self.latest_evaluation = self._metric.compute()
+        self.latest_evaluation = evaluation = self._metric.compute()
         self.history.stop("evaluation")
-        if self.trainer.state.fn == TrainerFn.FITTING and not math.isfinite(self.latest_evaluation["nll"]):
-            self._loss_sum = self.latest_evaluation["nll"]  # the last step broke the network
+        if self.trainer.state.fn == TrainerFn.FITTING and not math.isfinite(evaluation["nll"]):
+            self._loss_sum = evaluation["nll"]  # the last step broke the network
             self._check_loss()
         if self.trainer.sanity_checking:  # also when a run is resumed, and then not untrained
-            self.history.untrained = self.history.untrained or self.latest_evaluation["accuracy"]
+            self.history.untrained = self.history.untrained or evaluation["accuracy"]
         elif self.trainer.state.fn == TrainerFn.FITTING:
-            self.history.record(self.latest_evaluation)
+            self.history.record(evaluation)
             matrix = self.history.accuracy
             self._log(
                 {f"accuracy/experience_{j + 1}": a for j, a in enumerate(matrix[-1])}
@@ -315,8 +315,12 @@ class Learner(LightningModule):
         return logits.shape[1]
 
 
-def _arrange(trainer: Trainer, stream: StreamDataModule) -> None:
+def _arrange(trainer: Any, stream: StreamDataModule) -> None:
     """Makes one ``fit`` of the trainer cover the stream: evaluation and loaders follow the experiences.
+
+    Args:
+        trainer: Lightning's, which sets most of these attributes in ways that type checkers do not see.
+        stream: What is learned.
 
     Raises:
         ValueError: The trainer is to stop before the first epoch, or in the middle of one.

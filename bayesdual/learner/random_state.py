@@ -11,7 +11,8 @@ import torch
 
 def random_state() -> dict[str, Any]:
     """Returns the state of PyTorch's, CUDA's, NumPy's and Python's generators: loads with ``weights_only=True``."""
-    name, keys, *rest = np.random.get_state()
+    state: Any = np.random.get_state()  # a tuple, unless asked otherwise
+    name, keys, *rest = state
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],

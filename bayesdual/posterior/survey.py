@@ -51,8 +51,8 @@ def score_examples(
             p = f.softmax(1)
             variance = last.variance(weights)
             logits.append(f)
-            alike = last.features is not None and len(last.features) == len(f)
-            features.append(last.features.flatten(1).float() if alike else f)
+            seen = last.features
+            features.append(f if seen is None or len(seen) != len(f) else seen.flatten(1).float())
             if variance is None or variance.shape != p.shape:
                 scores.append(curvature(p).sum(1))
             else:
