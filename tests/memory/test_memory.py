@@ -49,6 +49,10 @@ def test_classes_share_first_and_then_their_experiences():
     assert result == {(0, 0): 3, (0, 1): 2, (1, 1): 5}
 
 
+def test_what_a_class_cannot_fill_goes_to_the_others():
+    assert quotas({(0, 0): 50, (1, 0): 1, (1, 1): 1, (2, 1): 50}, 12) == {(0, 0): 5, (1, 0): 1, (1, 1): 1, (2, 1): 5}
+
+
 def test_a_small_share_is_not_always_the_first_experience_s():
     result = quotas({(c, e): 9 for c in range(4) for e in range(2)}, 4)
     assert sum(result[c, 0] for c in range(4)) == sum(result[c, 1] for c in range(4)) == 2
@@ -121,7 +125,7 @@ def test_draws_from_a_memory_smaller_than_the_batch_use_all_of_it_equally():
 
 def test_exemplars_are_drawn_as_often_as_they_stand_for_examples_and_so_are_classes():
     memory, generator = Memory(6), torch.Generator().manual_seed(0)
-    weights = torch.tensor([1.0, 9.0, 20.0, 10.0, 10.0, 10.0])
+    weights = torch.tensor([1.0, 9.0, 20.0, 7.0, 11.0, 12.0])  # one is drawn at every 5
     new = replace(exemplars([0, 0, 0, 1, 1, 1], weights=weights.tolist()), scores=torch.arange(6.0))
     memory.take_in(memory.plan(torch.tensor([0] * 30 + [1] * 30), 0), new)
     for _ in range(20):
