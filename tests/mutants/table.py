@@ -458,9 +458,9 @@ MUTANTS: tuple[Mutant, ...] = (
         "bayesdual/memory/shares.py",
         "tests/memory/test_memory.py",
         (
-            "quotas: by experience, and not first by class",
-            "of_class = fair_shares([sums[c] for c in classes], budget)",
-            "of_class = fair_shares([len(groups[c]) * budget for c in classes], budget)",
+            "quotas: what a class cannot fill is lost",
+            "fair_shares([sums[c] for c in classes], budget)",
+            "fair_shares([budget for c in classes], budget)",
         ),
         ("quotas: the first experience comes first", "key=lambda e: draw_order(c, e)", "key=lambda e: e"),
         ("fair shares: more than there is", "given = min(each, available[i] - shares[i])", "given = each"),
