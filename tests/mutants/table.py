@@ -566,4 +566,59 @@ MUTANTS: tuple[Mutant, ...] = (
         ("memory of an Avalanche strategy not saved", "plugin.load_state_dict(saved)", "pass"),
         ("random generators of an Avalanche strategy not saved", 'set_random_state(state["random_state"])', "pass"),
     ),
+    *mutants(
+        "bayesdual/posterior/ggn.py",
+        "tests/posterior/test_ggn.py",
+        (
+            "GGN: weights of the examples ignored",
+            "(weights.to(p)[:, None] * p * length)",
+            "(torch.ones_like(p) * p * length)",
+        ),
+        (
+            "GGN: pairs drawn without their length, and divided by it",
+            "p.square().sum(1, keepdim=True)).clamp_min(0)",
+            "p.square().sum(1, keepdim=True)).clamp_min(0).sqrt()",
+        ),
+    ),
+    *mutants(
+        "bayesdual/comparison/statistics.py",
+        "tests/comparison/test_statistics.py",
+        (
+            "gap closure: in shares of the upper bound",
+            "(ours - theirs) / (upper - theirs) if",
+            "(ours - theirs) / upper if",
+        ),
+        ("gap closure: against the worst baseline", "best = max(baselines,", "best = min(baselines,"),
+        (
+            "sign-flip test: one-sided",
+            "min(1.0, 2 * as_large / 2 ** len(differences))",
+            "min(1.0, as_large / 2 ** len(differences))",
+        ),
+        (
+            "sign-flip test: ties do not count",
+            "- ROUNDING * math.fsum(map(abs, differences))",
+            "+ ROUNDING * math.fsum(map(abs, differences))",
+        ),
+        (
+            "differences of different seeds",
+            "(other := best.results.get(seed))",
+            "(other := next(iter(best.results.values())))",
+        ),
+        (
+            "time of the evaluation counts",
+            'results["seconds_total"] - results["seconds_evaluation"]',
+            'results["seconds_total"]',
+        ),
+    ),
+    *mutants(
+        "bayesdual/comparison/cells.py",
+        "tests/comparison/test_command.py::test_the_best_on_validation_is_chosen_and_what_diverges_loses",
+        ("tuning: the worst is chosen", "return max(results, key=worth)[0]", "return min(results, key=worth)[0]"),
+        ("tuning: what diverged does not lose", 'if all(runs) else float("-inf")', 'if any(runs) else float("-inf")'),
+        (
+            "edge of the grid: the smallest is none",
+            "chosen[key] in (min(values), max(values))",
+            "chosen[key] == max(values)",
+        ),
+    ),
 )
