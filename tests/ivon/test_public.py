@@ -1,0 +1,42 @@
+"""What of IVON is public, and what it needs."""
+
+import subprocess
+import sys
+
+import pytest
+
+import bayesdual.ivon
+
+WITHOUT = """
+import sys
+for name in {missing}:
+    sys.modules[name] = None  # an import of it fails, as if it were not installed
+from torch import nn
+from bayesdual.ivon import IVON, IVONByRule, ivon_settings
+model = nn.Linear(3, 2)
+for optimizer in (IVON(model.parameters(), **ivon_settings(8, 10, 10)), IVONByRule().make(model.parameters(), 10, 10)):
+    optimizer.step(lambda: model.weight.sum().backward())
+    print(optimizer.state[model.weight]["step"])
+    optimizer.zero_grad()
+try:
+    from bayesdual.ivon import IVONCallback
+except ImportError as error:
+    print(error.name)
+"""
+NOT_NEEDED = (
+    "avalanche", "jsonargparse", "lightning", "matplotlib", "omegaconf", "rich", "safetensors", "sklearn",
+    "tensorboard", "torchvision",
+)  # fmt: skip
+
+
+def test_the_optimizer_needs_torch_and_numpy_only():
+    program = WITHOUT.format(missing=NOT_NEEDED)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["1", "1", "lightning"], done.stderr
+
+
+def test_names():
+    assert bayesdual.ivon.__all__ == ["IVON", "IVONByRule", "IVONCallback", "ivon_settings"]
+    assert all(hasattr(bayesdual.ivon, name) for name in bayesdual.ivon.__all__)
+    with pytest.raises(AttributeError, match="bayesdual.ivon has no 'standard_normal_'"):
+        bayesdual.ivon.standard_normal_  # noqa: B018
