@@ -21,6 +21,7 @@ from bayesdual.memory.selection import (
 from bayesdual.memory.shares import fair_shares, quotas
 from bayesdual.memory.soft_labels import mean_predictions, soft_labels
 from bayesdual.memory.spread import Spread
+from bayesdual.memory.stand_ins import stand_ins
 from bayesdual.memory.vectors import (
     Condensation,
     Condensed,
@@ -65,6 +66,7 @@ __all__ = [
     "score_sampling",
     "size_of",
     "soft_labels",
+    "stand_ins",
     "top_score",
     "unpack",
 ]

@@ -7,9 +7,10 @@ from bayesdual.posterior.function_variance import (
     function_variance,
     function_variance_mc,
 )
-from bayesdual.posterior.gaussian import HasPrecision, Posterior
+from bayesdual.posterior.gaussian import UNMARKED, HasPrecision, Posterior
 from bayesdual.posterior.ggn import draw_pairs, ggn_diagonal, squared_gradients
-from bayesdual.posterior.last_layer import last_layer_variance, watching_last_linear
+from bayesdual.posterior.last_layer import LastLayerPosterior, last_layer_variance, watching_last_linear
+from bayesdual.posterior.past import PRIOR_PRECISION, posterior_of_past
 from bayesdual.posterior.sensitivity import (
     Sensitivities,
     curvature,
@@ -20,27 +21,35 @@ from bayesdual.posterior.sensitivity import (
     residual,
     sensitivities,
 )
+from bayesdual.posterior.stand_ins import StandIns, drawn_examples, joined
 from bayesdual.posterior.survey import SCORING_BATCH, Scored, score_examples
 
 __all__ = [
     "HasPrecision",
     "HasVariance",
+    "LastLayerPosterior",
+    "PRIOR_PRECISION",
     "Posterior",
     "SCORING_BATCH",
     "Scored",
     "Sensitivities",
+    "StandIns",
+    "UNMARKED",
     "curvature",
     "directional_variance",
     "draw_pairs",
+    "drawn_examples",
     "function_covariance",
     "function_variance",
     "function_variance_mc",
     "ggn_diagonal",
+    "joined",
     "last_layer_variance",
     "leave_one_out_logits",
     "leave_one_out_nll",
     "leverage",
     "memory_perturbation",
+    "posterior_of_past",
     "residual",
     "score_examples",
     "sensitivities",

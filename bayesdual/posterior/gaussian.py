@@ -2,14 +2,16 @@
 
     p(theta) = N(mean, diag(1 / precision)),      prediction  p(y|x) ~ 1/S sum_s softmax f(x; theta_s)
 
-Parameters without a precision (frozen ones) are known exactly: they have a mean, and variance 0.
+Parameters without a precision (frozen ones) are known exactly: they have a mean, and variance 0. Where it is known what
+of the precision comes from the data, this, the curvature, is kept apart from the prior's delta: precision = curvature +
+delta.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,8 +20,17 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bayesdual.files import write_whole
+from bayesdual.posterior.last_layer import LastLayerPosterior
 
-FORMAT = "bayesdual-posterior-1"
+FORMAT = "bayesdual-posterior-2"
+FORMAT_1 = "bayesdual-posterior-1"  # precisions alone
+LAST = ("features", "probabilities", "weights")  # tensors of the last layer
+
+
+UNMARKED = (
+    "the data have left no mark on the posterior: all precisions are within twice the prior's, so its predictions say "
+    "no more than the prior; learn from more data, or look whether the network has learned at all."
+)
 
 
 @runtime_checkable
@@ -34,21 +45,36 @@ class Posterior:
 
     Args:
         mean: Means by parameter name.
-        precision: Precisions (inverse variances) by parameter name, of the shapes of ``mean``, positive; a name
-            that is missing is a parameter known exactly.
+        curvature: What the data add to the precision (the inverse variance), by parameter name, of the shapes of
+            ``mean``; a name that is missing is a parameter known exactly.
+        prior_precision: delta, the precision before any data; 0 where that is not known, and ``curvature`` is all.
+        last_layer: The posterior of the last layer, with all covariances, if there is one.
+
+    Attributes:
+        precision: curvature + delta.
 
     Raises:
-        ValueError: A precision has no mean, another shape, or is not positive.
+        ValueError: A curvature has no mean, another shape, or the precision is not positive.
     """
 
-    def __init__(self, mean: Mapping[str, Tensor], precision: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        mean: Mapping[str, Tensor],
+        curvature: Mapping[str, Tensor],
+        prior_precision: float = 0.0,
+        last_layer: LastLayerPosterior | None = None,
+    ) -> None:
+        precision = {name: value + prior_precision for name, value in curvature.items()}
         for name, value in precision.items():
             if name not in mean or mean[name].shape != value.shape:
                 raise ValueError(f"the precision of {name!r} has no mean of its shape {tuple(value.shape)}.")
             if not bool((value > 0).all()):
                 raise ValueError(f"the precision of {name!r} is not positive everywhere.")
         self.mean = dict(mean)
-        self.precision = dict(precision)
+        self.curvature = dict(curvature)
+        self.precision = precision
+        self.prior_precision = prior_precision
+        self.last_layer = last_layer
 
     @classmethod
     def of(cls, module: nn.Module, optimizer: object) -> Posterior | None:
@@ -150,18 +176,78 @@ class Posterior:
             total += functional_call(module, self.sample(generator), (x,)).softmax(-1)
         return total / samples
 
-    def save(self, path: str | Path) -> None:
-        """Writes mean and precision to one safetensors file."""
-        tensors = {f"{kind}/{n}": v for kind in ("mean", "precision") for n, v in getattr(self, kind).items()}
-        tensors = {name: v.detach().cpu().contiguous() for name, v in tensors.items()}
-        write_whole(path, lambda temporary: save_file(tensors, temporary, {"format": FORMAT}))
+    # -- what it has learned
+
+    def marked(self) -> dict[str, float]:
+        """Share of the weights on which the data have left a mark, by parameter: the precision is over twice delta."""
+        return {n: float((h > self.prior_precision).float().mean()) for n, h in self.curvature.items() if h.numel()}
+
+    @property
+    def knows_data(self) -> bool:
+        """Whether the data have left a mark on any weight; True where the prior is not known."""
+        return any(self.marked().values())
+
+    def summary(self) -> str:
+        """A line a parameter: shape, standard deviation, and the share of weights that the data have left a mark on.
+
+        A mark is a precision more than twice the prior's; where that is not known, there is no share.
+        """
+        known = self.prior_precision > 0
+        lines: list[tuple[str, ...]] = [("parameter", "shape", "median std", "min", "max", "marked" if known else "")]
+        shares = self.marked()
+        for name in shares:
+            std = self.precision[name].flatten().float().rsqrt()
+            spread = [f"{float(value):.2e}" for value in (std.median(), std.min(), std.max())]
+            lines.append((name, " x ".join(map(str, self.mean[name].shape)), *spread, f"{shares[name]:.0%}" * known))
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        table = ["  ".join(f"{cell:>{w}}" for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+        return "\n".join(table if self.knows_data else [*table, UNMARKED])
+
+    # -- files and checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values only."""
+        last = self.last_layer
+        return {
+            "mean": self.mean,
+            "curvature": self.curvature,
+            "prior_precision": self.prior_precision,
+            "last_layer": None
+            if last is None
+            else {name: getattr(last, name) for name in ("name", "prior_precision", *LAST)},
+        }
 
     @classmethod
-    def load(cls, path: str | Path) -> Posterior:
-        """Reads what :meth:`save` wrote; executes nothing from it.
+    def from_state_dict(cls, state: Mapping[str, Any]) -> Posterior:
+        """What :meth:`state_dict` gave."""
+        last = state["last_layer"]
+        return cls(
+            state["mean"],
+            state["curvature"],
+            state["prior_precision"],
+            None if last is None else LastLayerPosterior(**last),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Writes all of it to one safetensors file."""
+        tensors = {f"{kind}/{n}": v for kind in ("mean", "curvature") for n, v in getattr(self, kind).items()}
+        header = {"format": FORMAT, "prior_precision": repr(self.prior_precision)}
+        if (last := self.last_layer) is not None:
+            tensors |= {f"last_layer/{name}": getattr(last, name) for name in LAST}
+            header |= {"last_layer": last.name, "last_layer_prior_precision": repr(last.prior_precision)}
+        tensors = {name: v.detach().cpu().contiguous() for name, v in tensors.items()}
+        write_whole(path, lambda temporary: save_file(tensors, temporary, header))
+
+    @classmethod
+    def load(cls, path: str | Path, module: nn.Module | None = None) -> Posterior:
+        """Reads what :meth:`save` wrote, in this version or before; executes nothing from it.
+
+        Args:
+            path: The file.
+            module: The network that it should be of; None: any.
 
         Raises:
-            ValueError: The file is not a posterior.
+            ValueError: The file is not a posterior, or one of another network.
         """
         try:
             with safe_open(path, "pt") as file:
@@ -169,12 +255,31 @@ class Posterior:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except SafetensorError as error:
             raise ValueError(f"{path} is not a posterior file, or is damaged ({error}).") from None
-        if header.get("format") != FORMAT:
+        if header.get("format") not in (FORMAT, FORMAT_1):
             raise ValueError(f"{path} is not a posterior file: its header does not say {FORMAT}.")
-        parts: dict[str, dict[str, Tensor]] = {"mean": {}, "precision": {}}
+        parts: dict[str, dict[str, Tensor]] = {"mean": {}, "curvature": {}, "last_layer": {}}
         for name, value in tensors.items():
             kind, _, parameter = name.partition("/")
+            kind = "curvature" if kind == "precision" else kind
             if kind not in parts:
                 raise ValueError(f"{path} is not a posterior file: it has a tensor {name!r}.")
             parts[kind][parameter] = value
-        return cls(parts["mean"], parts["precision"])
+        last = None
+        if parts["last_layer"]:
+            delta = float(header["last_layer_prior_precision"])
+            last = LastLayerPosterior(header["last_layer"], **parts["last_layer"], prior_precision=delta)
+        posterior = cls(parts["mean"], parts["curvature"], float(header.get("prior_precision", 0)), last)
+        if module is not None:
+            posterior._check_network(path, module)
+        return posterior
+
+    def _check_network(self, path: str | Path, module: nn.Module) -> None:
+        theirs = {name: tuple(p.shape) for name, p in module.named_parameters()}
+        ours = {name: tuple(v.shape) for name, v in self.mean.items()}
+        different = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+        if different:
+            n = different[0]
+            raise ValueError(
+                f"{path} is of another network: {n} has shape {ours.get(n)} there and {theirs.get(n)} in the network; "
+                "give the posterior of a run of this network."
+            )

@@ -1,11 +1,27 @@
-"""The last linear layer of a network: what goes into it, and the variance of the logits that is due to it alone."""
+"""The last linear layer of a network, f = W phi: what goes into it, and what is uncertain of the logits because of it.
+
+With a diagonal posterior of W, of variances s, the logits have the variance v_c = sum_j phi_j^2 s_cj. With the whole
+generalised Gauss-Newton matrix of inputs i that count w_i each, exact for this layer,
+
+    W ~ N(mean, H^-1),    H = delta I + sum_i w_i Lambda_i (x) phi_i phi_i^T,    v_c = phi^T [H^-1]_cc phi
+
+where a bias is the weight of an input that is always 1.
+
+Source: Kristiadi, Hein & Hennig, "Being Bayesian, even just a bit, fixes overconfidence in ReLU networks", ICML 2020.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+LARGEST = 8192  # weights of a last layer whose covariances are computed
 
 
 def last_layer_variance(features: Tensor, weight_variance: Tensor, bias_variance: Tensor | None) -> Tensor:
@@ -28,11 +44,21 @@ class LastLinear:
 
     Attributes:
         name: Its name in the module; None before a forward pass, or if it has no linear layer.
+        layer: The layer.
         features: Its input, shape (B, D).
+        output: Its output, shape (B, C).
     """
 
     name: str | None = None
+    layer: nn.Linear | None = None
     features: Tensor | None = None
+    output: Tensor | None = None
+
+    def gives(self, logits: Tensor) -> bool:
+        """Whether logits (B, C) are its output, but for classes that were made impossible."""
+        if self.output is None or self.output.shape != logits.shape:
+            return False
+        return bool(((logits == self.output) | (logits.softmax(1) == 0)).all())
 
     def variance(self, posterior_variance: Mapping[str, Tensor]) -> Tensor | None:
         """Variance of this layer's outputs, shape (B, C); None if the posterior does not know its weights."""
@@ -47,9 +73,9 @@ def watching_last_linear(module: nn.Module) -> Iterator[LastLinear]:
     """Keeps, while entered, the input of the linear layer that each forward pass of ``module`` calls last."""
     last = LastLinear()
 
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            last.name, last.features = name, inputs[0].detach()
+    def watch(name: str) -> Callable[[nn.Linear, tuple[Tensor, ...], Tensor], None]:
+        def hook(layer: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            last.name, last.layer, last.features, last.output = name, layer, inputs[0].detach(), output.detach()
 
         return hook
 
@@ -59,3 +85,87 @@ def watching_last_linear(module: nn.Module) -> Iterator[LastLinear]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@dataclass(frozen=True, eq=False)
+class LastLayerPosterior:
+    """N(mean, H^-1) over the weights of the last layer, kept as what H is the sum over: far smaller than H.
+
+    Attributes:
+        name: The layer's name in the network.
+        features: phi, with the 1 of a bias at the end if the layer has one, shape (N, K).
+        probabilities: p, shape (N, C).
+        weights: w, shape (N,).
+        prior_precision: delta.
+    """
+
+    name: str
+    features: Tensor
+    probabilities: Tensor
+    weights: Tensor
+    prior_precision: float
+
+    @classmethod
+    def joined(cls, parts: Sequence[LastLayerPosterior | None]) -> LastLayerPosterior | None:
+        """Of all inputs of several; None where one is missing or of another layer, as tasks with their own heads."""
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts) or len({(part.name, part.probabilities.shape[1]) for part in known}) != 1:
+            return None
+        features, probabilities, weights = (
+            torch.cat([getattr(part, name) for part in known]) for name in ("features", "probabilities", "weights")
+        )
+        return cls(known[0].name, features, probabilities, weights, known[0].prior_precision)
+
+    def precision(self) -> Tensor:
+        """H, shape (C K, C K), class by class.
+
+        Raises:
+            ValueError: It would be too large.
+        """
+        classes, size = self.probabilities.shape[1], self.features.shape[1]
+        if classes * size > LARGEST:
+            raise ValueError(
+                f"the last layer has {classes * size} weights, and covariances are computed of at most {LARGEST}: "
+                "predict by the mean."
+            )
+        p, phi = self.probabilities, self.features
+        h = phi.new_empty(classes, size, classes, size)
+        for c in range(classes):
+            for d in range(c + 1):
+                lam = self.weights * p[:, c] * (float(c == d) - p[:, d])
+                h[c, :, d] = h[d, :, c] = (phi.T * lam) @ phi
+        h = h.view(classes * size, classes * size)
+        h.diagonal().add_(self.prior_precision)
+        return h
+
+    @cached_property
+    def _factor(self) -> Tensor:
+        return torch.linalg.cholesky(self.precision())
+
+    @cached_property
+    def _covariances(self) -> Tensor:
+        """[H^-1]_cc, shape (C, K, K)."""
+        classes, size = self.probabilities.shape[1], self.features.shape[1]
+        whole = torch.cholesky_inverse(self._factor).view(classes, size, classes, size)
+        return torch.stack([whole[c, :, c] for c in range(classes)])
+
+    def variance(self, features: Tensor) -> Tensor:
+        """v of the logits, shape (B, C), for inputs of the layer (B, D); errors as :meth:`precision`."""
+        phi = self._with_one(features)
+        return torch.stack([((phi @ s) * phi).sum(1) for s in self._covariances], 1).to(features.device)
+
+    def deviations(self, features: Tensor, samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """How far sampled weights take the logits from the mean's, shape (S, B, C); errors as :meth:`precision`.
+
+        Args:
+            features: Inputs of the layer, shape (B, D).
+            samples: S.
+            generator: Source of randomness, on the CPU.
+        """
+        classes, size = self.probabilities.shape[1], self.features.shape[1]
+        noise = torch.randn(classes * size, samples, generator=generator).to(self._factor)
+        weights = torch.linalg.solve_triangular(self._factor.T, noise, upper=True).T.view(samples, classes, size)
+        return (self._with_one(features) @ weights.mT).to(features.device)
+
+    def _with_one(self, features: Tensor) -> Tensor:
+        return F.pad(features.to(self.features), (0, self.features.shape[1] - features.shape[1]), value=1.0)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from bayesdual.posterior.checks import HasVariance
 from bayesdual.posterior.function_variance import function_variance
+from bayesdual.posterior.one_task import OneTask
 from bayesdual.stream import ExperienceData, Predict
 
 
@@ -164,7 +165,7 @@ def _sensitivities(
     x, y = data.inputs(rows).to(task.device), data.y[rows].to(task.device)
     if predict is not None:
         posterior = SimpleNamespace(variance={f"model.{name}": v for name, v in posterior.variance.items()})
-        model = _OneTask(model, predict, task)
+        model = OneTask(model, predict, task)
     v = function_variance(model, x, posterior)
     with torch.no_grad():
         f = model(x).to(v.dtype)
@@ -178,15 +179,3 @@ def _sensitivities(
         leave_one_out_nll(f, y, v),
     )
     return Sensitivities(*(value.cpu() for value in values))
-
-
-class _OneTask(nn.Module):
-    """``predict`` for one task label, as a module of the inputs alone with the parameters of ``model``."""
-
-    def __init__(self, model: nn.Module, predict: Predict, task: Tensor) -> None:
-        super().__init__()
-        self.model = model
-        self._call = lambda x: predict(x, task.expand(len(x)))  # in a lambda, so that a module stays unregistered
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._call(x)

@@ -9,6 +9,7 @@ from bayesdual.stream.experience import (
     classes_of,
     experience_data,
     normalise,
+    standardise,
     task_classes,
 )
 from bayesdual.stream.loaders import Labelled, TensorLoader
@@ -24,5 +25,6 @@ __all__ = [
     "classes_of",
     "experience_data",
     "normalise",
+    "standardise",
     "task_classes",
 ]

@@ -26,6 +26,16 @@ class ExperienceData(Protocol):
     """The N examples of one experience, in a fixed order."""
 
     @property
+    def mean(self) -> tuple[float, ...]:
+        """Per-channel mean of the inputs, on the scale 0..1; empty when they are used as they are."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Per-channel standard deviation, on the scale 0..1; empty when the inputs are used as they are."""
+        ...
+
+    @property
     def y(self) -> Tensor:
         """Labels, shape (N,), int64."""
         ...
@@ -157,11 +167,20 @@ def normalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Ten
         mean: Mean of each of the C channels (or one of all), on the scale 0..1; empty: inputs are used as they are.
         std: Standard deviation of each of the C channels (or one of all), on the scale 0..1.
     """
-    if x.dtype != torch.uint8 or not mean:
-        return x
-    of_channels = (-1, *[1] * (x.dim() - 2))
-    mean_, std_ = (_on(values, x.device).view(of_channels) for values in (mean, std))
-    return x.to(torch.float32).div_(255).sub_(mean_).div_(std_)
+    return standardise(x.to(torch.float32), mean, std) if x.dtype == torch.uint8 and mean else x
+
+
+def standardise(levels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """(levels / 255 - mean) / std, in place: images in grey levels as networks take them.
+
+    Args:
+        levels: Grey levels 0..255 in float, shape (B, C, ...); noise may have taken them out of this range.
+        mean: As in :func:`normalise`, not empty.
+        std: As in :func:`normalise`.
+    """
+    of_channels = (-1, *[1] * (levels.dim() - 2))
+    mean_, std_ = (_on(values, levels.device).view(of_channels) for values in (mean, std))
+    return levels.div_(255).sub_(mean_).div_(std_)
 
 
 @lru_cache(maxsize=64)

@@ -1,0 +1,63 @@
+"""Class probabilities by a posterior: by its mean, by samples, or by the variance of the logits."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from torch import Tensor, nn
+
+from bayesdual.posterior import Posterior
+from bayesdual.prediction.linearised import Linearised, probit
+from bayesdual.prediction.mean import ByMean
+from bayesdual.prediction.samples import BySamples
+from bayesdual.stream import Predict
+
+PredictionName = Literal["mean", "samples", "linearised"]
+
+
+class Prediction(Protocol):
+    """Class probabilities (B, C) of inputs."""
+
+    def __call__(
+        self, module: nn.Module, predict: Predict, posterior: Posterior | None, x: Tensor, t: Tensor
+    ) -> Tensor:
+        """Predicts.
+
+        Args:
+            module: The network, in eval mode.
+            predict: Its logits.
+            posterior: Of its weights, if there is one.
+            x: Inputs, shape (B, ...).
+            t: Task labels, shape (B,).
+
+        Raises:
+            ValueError: The posterior is not what this needs.
+        """
+        ...
+
+
+def prediction_by(name: PredictionName, samples: int = 32) -> Prediction:
+    """The prediction of a name.
+
+    Args:
+        name: ``mean``, ``samples`` or ``linearised``.
+        samples: How many, for ``samples``.
+
+    Raises:
+        ValueError: There is no such prediction, or ``samples`` is less than 1.
+    """
+    known: dict[str, Prediction] = {"mean": ByMean(), "samples": BySamples(samples), "linearised": Linearised()}
+    if name not in known:
+        raise ValueError(f"prediction is {name!r}: give one of {', '.join(known)}.")
+    return known[name]
+
+
+__all__ = [
+    "ByMean",
+    "BySamples",
+    "Linearised",
+    "Prediction",
+    "PredictionName",
+    "prediction_by",
+    "probit",
+]

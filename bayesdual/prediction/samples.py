@@ -1,0 +1,38 @@
+"""Prediction by samples of the weights of the last layer, the others being at the mean.
+
+    p = 1/S sum_s softmax(f + (W_s - mean) phi),    W_s ~ N(mean, H^-1)
+
+One forward pass gives f and phi. With samples of all weights from a diagonal posterior the correlations that the data
+have taught are lost, and predictions are worse than the mean's.
+"""
+
+from __future__ import annotations
+
+from torch import Generator, Tensor, nn
+
+from bayesdual.posterior import Posterior
+from bayesdual.prediction.last_layer import logits_and_features
+from bayesdual.stream import Predict
+
+
+class BySamples:
+    """Class probabilities averaged over samples.
+
+    Args:
+        samples: S.
+
+    Raises:
+        ValueError: ``samples`` is less than 1.
+    """
+
+    def __init__(self, samples: int = 32) -> None:
+        if samples < 1:
+            raise ValueError(f"samples is {samples}: give at least 1.")
+        self.samples = samples
+
+    def __call__(
+        self, module: nn.Module, predict: Predict, posterior: Posterior | None, x: Tensor, t: Tensor
+    ) -> Tensor:
+        last, f, phi = logits_and_features(module, predict, posterior, x, t)
+        generator = Generator().manual_seed(0)  # the same weights for each batch, and nothing else draws otherwise
+        return (f + last.deviations(phi, self.samples, generator)).softmax(2).mean(0)
