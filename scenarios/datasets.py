@@ -1,7 +1,7 @@
 """Raw image datasets, held as uint8 tensors with their official split.
 
 Files are looked for in the configured root, then where the system's package puts them, then downloaded by
-torchvision into the root; how they are found and read is in :mod:`bayesdual.scenarios.files`.
+torchvision into the root; how they are found and read is in ``bayesdual.scenarios.files``.
 """
 
 from __future__ import annotations
