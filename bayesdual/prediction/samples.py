@@ -2,8 +2,7 @@
 
     p = 1/S sum_s softmax(f + (W_s - mean) phi),    W_s ~ N(mean, H^-1)
 
-One forward pass gives f and phi. With samples of all weights from a diagonal posterior the correlations that the data
-have taught are lost, and predictions are worse than the mean's.
+One forward pass gives f and phi.
 """
 
 from __future__ import annotations
