@@ -8,8 +8,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from torch import nn
 
-from bayesdual.memory import IMPOSSIBLE, Exemplars, Memory, concatenate, fair_shares, quotas
+from bayesdual.memory import (
+    IMPOSSIBLE,
+    Condensed,
+    Condenser,
+    Exemplars,
+    Memory,
+    candidate_rows,
+    concatenate,
+    fair_shares,
+    quotas,
+)
 
 
 def exemplars(y, experience=0, width=4, weights=None):
@@ -113,6 +124,58 @@ def test_a_budget_below_the_number_of_classes_is_refused_in_a_sentence():
     memory = Memory(2)
     with pytest.raises(ValueError, match="memory_size is 2 but 3 classes"):
         memory.plan(torch.tensor([0, 1, 2]), 0)
+
+
+def test_a_plan_is_worked_out_once_for_all_that_follow_it():
+    memory = Memory(8)
+    learn(memory, [0] * 30 + [1] * 10, 0)
+    plan = memory.plan(torch.tensor([1] * 20 + [2] * 5), 1)
+    assert plan.counts == {(0, 0): 30, (1, 0): 10, (1, 1): 20, (2, 1): 5}
+    assert plan.shares == {(0, 0): 3, (1, 0): plan.shares[1, 0], (1, 1): 3 - plan.shares[1, 0], (2, 1): 2}
+    assert plan.room == {1: plan.shares[1, 1], 2: 2}
+    assert plan.staying(0, 0) == 3 and plan.staying(1, 0) == plan.shares[1, 0] and plan.staying(1, 1) == 0
+    assert memory.counts == {(0, 0): 30, (1, 0): 10} and len(memory) == 8  # nothing is taken in yet
+
+
+def test_of_pieces_of_one_experience_as_many_stay_as_the_newest_leaves_places():
+    memory, generator = Memory(6), torch.Generator().manual_seed(0)
+    learn(memory, [0] * 20, 0)
+    plan = memory.plan(torch.tensor([0] * 20), 0, generator)
+    assert 0 < plan.room[0] < 6 and plan.staying(0, 0) == 6 - plan.room[0]
+
+
+def test_exemplars_without_a_place_are_merged_into_those_that_stay():
+    def into_the_first(x, weights, n):
+        return Condensed(x[:n], torch.cat([weights[:n].clone()[:-1], weights[n - 1 :].sum()[None]]))
+
+    memory, generator = Memory(6), torch.Generator().manual_seed(0)
+    learn(memory, [0] * 20, 0)
+    plan = memory.plan(torch.tensor([0] * 20), 0, generator)
+    kept, staying = memory.exemplars, plan.staying(0, 0)
+    memory.make_room(plan, Condenser(lambda module, dtype: into_the_first, nn.Identity(), None, generator))
+    assert len(memory) == staying and torch.equal(memory.exemplars.x, kept.x[:staying])
+    assert float(memory.exemplars.weights.sum()) == pytest.approx(20)
+    before = memory.exemplars
+    memory.make_room(plan, Condenser(None, nn.Identity(), None, generator))  # exemplars stay as they are
+    assert memory.exemplars is before
+
+
+def test_pieces_of_one_experience_count_the_same_whatever_scale_their_weights_have():
+    memory, generator = Memory(40), torch.Generator().manual_seed(0)
+    for weight in (1.0, 1000.0):
+        plan = memory.plan(torch.tensor([0] * 10), 0, generator)
+        memory.take_in(plan, exemplars([0] * 10, weights=[weight] * 10), generator)
+    assert memory.exemplars.weights.tolist() == pytest.approx([1.0] * 20)
+
+
+def test_candidates_are_all_examples_of_a_class_or_a_random_part():
+    y = torch.arange(3).repeat_interleave(50)
+    rows = candidate_rows(y, {0: 3, 1: 0, 2: 30}, 20, torch.Generator().manual_seed(0))
+    first, last = rows[:20], rows[20:]
+    assert (y[first] == 0).all() and len(first.unique()) == 20 and torch.equal(first, first.sort().values)
+    assert first.max() > 30  # not the first ones
+    assert (y[last] == 2).all() and len(last.unique()) == 30  # at least as many as there is room for
+    assert torch.equal(candidate_rows(y, {1: 1}, 50, torch.Generator()), torch.arange(50, 100))
 
 
 def test_draws_from_a_memory_smaller_than_the_batch_use_all_of_it_equally():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from bayesdual.memory import Candidates, selection
+from bayesdual.memory.clusters import nearest_to_centres, one_of_each_cluster
 
 ALL = [selection.random_selection, selection.herding, selection.coverage, selection.dual_coverage]
 ALL += [selection.score_sampling, selection.top_score]
@@ -52,6 +53,19 @@ def test_coverage_takes_one_of_each_cluster():
     hits = [len(cluster[selection.coverage(c, 4, seeded(s))[0]].unique()) for s in range(20)]
     chance = [len(cluster[selection.random_selection(c, 4, seeded(s))[0]].unique()) for s in range(20)]
     assert sum(hits) > sum(chance) + 8  # k-means may merge two clusters; four random examples mostly miss one
+
+
+def test_no_example_is_nearest_to_two_centres():
+    x = torch.tensor([[0.0], [1.0], [5.0]])
+    centres = torch.tensor([[0.0], [0.0], [0.1]])
+    assert nearest_to_centres(x, centres).tolist() == [0, 1, 2]
+
+
+def test_dual_coverage_has_a_temperature_of_three():
+    c = candidates(40)
+    source = seeded()
+    wanted = one_of_each_cluster(selection.dual_features(c, 3.0, source), 6, source)[0]
+    assert torch.equal(selection.dual_coverage(c, 6, seeded())[0], wanted)
 
 
 def test_dual_features_give_the_curvature_of_the_last_layer():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from bayesdual.algorithm import BayesDual
-from bayesdual.memory import cell_means, memory_vectors
+from bayesdual.memory import cell_means, dual_coverage, memory_vectors
 from bayesdual.models import CNN, MLP, sees_means
 from bayesdual.stream import TensorData
 
@@ -60,17 +60,23 @@ def experience(classes, n=40, seed=0):
     return TensorData(x, y, torch.zeros_like(y), torch.arange(len(y)))
 
 
-def learned(condensation, experiences, network):
-    algorithm = BayesDual(12, condensation=condensation, spread=0)
+def learned(condensation, experiences, network, **settings):
+    algorithm = BayesDual(12, condensation=condensation, spread=0, **settings)
     for i, data in enumerate(experiences):
         algorithm.end_experience(network, lambda x, t: network(x), data, i)
     return algorithm.memory
 
 
-def test_the_memory_holds_the_mean_of_all_examples_of_each_class_however_it_shrinks():
+def rising(candidates, n, generator):
+    """A selection that weights what it chooses."""
+    return torch.arange(n), torch.arange(1.0, n + 1)
+
+
+@pytest.mark.parametrize("selection", [dual_coverage, rising])
+def test_the_memory_holds_the_mean_of_all_examples_of_each_class_however_it_shrinks(selection):
     torch.manual_seed(0)
     network, stream = MLP(8, (16,), 4).eval(), [experience([0, 1]), experience([2, 3], seed=1)]
-    memory = learned(memory_vectors, stream, network)
+    memory = learned(memory_vectors, stream, network, selection=selection)
     assert len(memory) == 12
     for data in stream:
         for c in data.y.unique().tolist():
