@@ -241,7 +241,7 @@ def fit_data(model, data):
     Trainer(accelerator="cpu", enable_checkpointing=False, **quiet).fit(model, datamodule=data)
 
 
-def test_a_stream_that_was_learned_starts_anew_for_another_learner():
+def test_a_stream_that_was_learned_starts_again_for_another_learner():
     data = StreamDataModule(blobs(), epochs=2, batch_size=16)
     first, second = learner(), learner()
     fit_data(first, data)
