@@ -275,7 +275,7 @@ class BayesDual:
             raise ValueError("the checkpoint was made with a prior of the weights: give its algorithm.weight_prior.")
         beside = {"spread": state["spread"]} if "spread" in state else {}  # where it was kept before
         self.memory.load_state_dict({**state["memory"], **beside})
-        if self.weight_prior is not None:
+        if self.weight_prior is not None and prior is not None:
             try:
                 self.weight_prior.load_state_dict(prior)
             except KeyError:

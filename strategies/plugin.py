@@ -12,10 +12,10 @@ IVON is the posterior. With another optimizer there is none, and examples are sc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from avalanche.benchmarks import OnlineCLExperience
@@ -131,10 +131,8 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
             strategy.training_epoch = partial(self._epoch_that_ends_at_the_mean, strategy)
 
     def before_training_iteration(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
-        clock = strategy.clock
-        done = (
-            clock.train_exp_epochs + clock.train_epoch_iterations / len(strategy.dataloader)
-        ) / strategy.train_epochs
+        clock, steps = strategy.clock, len(cast(Sized, strategy.dataloader))
+        done = (clock.train_exp_epochs + clock.train_epoch_iterations / steps) / strategy.train_epochs
         lower_learning_rate(strategy.optimizer, self.lr_end, done)
 
     def before_forward(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
@@ -143,14 +141,14 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         self._replayed = z = self.algorithm.replay()
         if z is None:
             return
-        x, y, *t = self._new_batch = strategy.mbatch
+        x, y, *t = self._new_batch = cast(list[Tensor], strategy.mbatch)
         strategy.mbatch = [torch.cat([x, self._inputs(z.x)]), y, *[torch.cat([labels, z.tasks]) for labels in t]]
 
     def after_forward(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
         if self._replayed is not None:
             strategy.mbatch = self._new_batch
-            n = len(strategy.mb_y)
-            strategy.mb_output, self._replayed_logits = strategy.mb_output[:n], strategy.mb_output[n:]
+            n, output = len(strategy.mb_y), cast(Tensor, strategy.mb_output)
+            strategy.mb_output, self._replayed_logits = output[:n], output[n:]
 
     def before_backward(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
         strategy.loss, _ = self.algorithm.total_loss(

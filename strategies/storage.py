@@ -40,14 +40,14 @@ class SelectedExemplarsBuffer(ExemplarsBuffer):
         self._generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
 
     @property
-    def buffer(self) -> AvalancheDataset:
+    def buffer(self) -> AvalancheDataset:  # pyright: ignore[reportIncompatibleMethodOverride]  # nobody sets it
         return concat_datasets(self.buffer_datasets)
 
     @property
     def buffer_datasets(self) -> list[AvalancheDataset]:
         return list(self.buffer_groups.values())
 
-    def post_adapt(self, agent: SupervisedTemplate, exp: Any) -> None:
+    def post_adapt(self, agent_state: SupervisedTemplate, exp: Any) -> None:
         """Takes in the exemplars of an experience just learned.
 
         Raises:
@@ -55,7 +55,7 @@ class SelectedExemplarsBuffer(ExemplarsBuffer):
         """
         experience = 1 + max((e for _, e in self._counts), default=-1)
         data = DatasetData(exp.dataset, f"experience {experience} of the stream")
-        known = _survey(agent, data)
+        known = _survey(agent_state, data)
         classes, numbers = data.y.unique(return_counts=True)
         self._counts |= {(c, experience): n for c, n in zip(classes.tolist(), numbers.tolist(), strict=True)}
         for (c, e), n in quotas(self._counts, self.max_size).items():
@@ -63,7 +63,7 @@ class SelectedExemplarsBuffer(ExemplarsBuffer):
                 mine = torch.nonzero(data.y == c).squeeze(1)
                 rows = _choose(self.selection, known, mine, n, self._generator)
                 self.buffer_groups[c, e] = exp.dataset.subset(mine[rows].tolist())
-        self.resize(agent, self.max_size)
+        self.resize(agent_state, self.max_size)
 
     def resize(self, strategy: Any, new_size: int) -> None:
         """Trims what is kept to a new greatest number of exemplars, the least important first."""

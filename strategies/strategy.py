@@ -55,6 +55,9 @@ class BayesDualStrategy(SupervisedTemplate):
             which do not say how large an experience is.
     """
 
+    adapted_dataset: Any  # Avalanche's types leave out that these two have a length
+    dataloader: Any
+
     def __init__(
         self,
         *,
@@ -104,13 +107,15 @@ class BayesDualStrategy(SupervisedTemplate):
             steps = self.train_epochs * len(self.dataloader)
             self.optimizer = self._rule.make(self.model.parameters(), len(self.adapted_dataset), steps)
 
-    def make_train_dataloader(self, shuffle: bool = True, drop_last: bool = False, **kwargs: Any) -> None:
+    def make_train_dataloader(  # pyright: ignore[reportIncompatibleMethodOverride]  # it is called by keywords
+        self, shuffle: bool = True, drop_last: bool = False, **kwargs: Any
+    ) -> None:
         if (data := self._tensors()) is None:
             super().make_train_dataloader(shuffle=shuffle, drop_last=drop_last, **kwargs)
         else:
             self.dataloader = TensorBatches(data, self.train_mb_size, shuffle, drop_last)
 
-    def make_eval_dataloader(self, **kwargs: Any) -> None:
+    def make_eval_dataloader(self, **kwargs: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         if (data := self._tensors()) is None:
             super().make_eval_dataloader(**kwargs)
         else:
@@ -126,10 +131,9 @@ class BayesDualStrategy(SupervisedTemplate):
 
     def _tensors(self) -> TensorData | None:
         """The experience's data as tensors; None if it has none, or a plugin has put other data in its place."""
+        tensors = getattr(self.experience, "tensors", None)
         changed = self.adapted_dataset is not self._own_dataset
-        if changed or DistributedHelper.is_distributed or not hasattr(self.experience, "tensors"):
-            return None
-        return self.experience.tensors()
+        return None if tensors is None or changed or DistributedHelper.is_distributed else tensors()
 
 
 class TensorBatches:

@@ -24,7 +24,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -153,12 +153,10 @@ def _fine(means: Tensor) -> Tensor:
 
 def _packed(values: Array) -> bytes:
     """Whole numbers, shape (K, N), to bytes."""
-    import constriction  # who keeps exemplars as they are needs no entropy coder
-
     rows = np.flatnonzero(values.any(axis=1))
     lows = values[rows].min(axis=1)
     counts = [np.bincount(values[row] - low) for row, low in zip(rows, lows, strict=True)]
-    coder = constriction.stream.stack.AnsCoder()
+    coder = _streams().stack.AnsCoder()
     for row, low, count in zip(rows[::-1], lows[::-1], counts[::-1], strict=True):  # a stack: the last comes out first
         coder.encode_reverse(values[row] - low, _model(count))
     tables = _packed_tables(rows, lows, counts)
@@ -167,11 +165,9 @@ def _packed(values: Array) -> bytes:
 
 def _unpacked(packed: bytes, n_rows: int, n: int) -> Tensor:
     """What :func:`_packed` was given, shape (n_rows, n), float32."""
-    import constriction
-
     (size,) = struct.unpack_from("<I", packed)
     rows, lows, counts = _unpacked_tables(packed[4 : 4 + size])
-    coder = constriction.stream.stack.AnsCoder(np.frombuffer(packed[4 + size :], "<u4").astype(np.uint32))
+    coder = _streams().stack.AnsCoder(np.frombuffer(packed[4 + size :], "<u4").astype(np.uint32))
     values = np.zeros((n_rows, n), np.float32)
     for row, low, count in zip(rows, lows, counts, strict=True):
         values[row] = coder.decode(_model(count), n) + low
@@ -180,10 +176,15 @@ def _unpacked(packed: bytes, n_rows: int, n: int) -> Tensor:
 
 def _model(count: Array) -> Any:
     """The distribution of a row: its table, with a place for a second value where there is but one."""
+    count = np.append(count, 1) if len(count) == 1 else count
+    return _streams().model.Categorical((count / count.sum()).astype(np.float32), perfect=False)
+
+
+def _streams() -> Any:
+    """The entropy coders of constriction, imported late: who keeps exemplars as they are needs none."""
     import constriction
 
-    count = np.append(count, 1) if len(count) == 1 else count
-    return constriction.stream.model.Categorical((count / count.sum()).astype(np.float32), perfect=False)
+    return cast(Any, constriction).stream
 
 
 def _packed_tables(rows: Array, lows: Array, counts: Sequence[Array]) -> bytes:

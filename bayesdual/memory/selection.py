@@ -12,6 +12,7 @@ class-incremental learning (see ``top_score``).
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -57,23 +58,20 @@ def choose(selection: Selection, candidates: Candidates, n: int, generator: torc
         ValueError: It is not up to n different rows, and as many weights above 0.
     """
     selected = selection(candidates, n, generator)
-    try:
+    with suppress(TypeError, ValueError, AttributeError):  # of what is no pair of tensors
         rows, weights = (part.cpu() for part in selected)
-        as_it_should = (
+        if (
             rows.dtype == torch.int64
             and 0 < len(rows) <= n
             and rows.shape == weights.shape == rows.unique().shape
             and 0 <= rows.min() <= rows.max() < len(candidates)
             and bool((weights > 0).all() and weights.isfinite().all())
-        )
-    except (TypeError, ValueError, AttributeError):
-        as_it_should = False
-    if not as_it_should:
-        raise ValueError(
-            f"algorithm.selection returned {selected!r:.80} for {n} of {len(candidates)} examples: it is to return up "
-            f"to {n} different positions below {len(candidates)}, as int64, and as many weights, finite and above 0."
-        )
-    return rows, weights
+        ):
+            return rows, weights
+    raise ValueError(
+        f"algorithm.selection returned {selected!r:.80} for {n} of {len(candidates)} examples: it is to return up "
+        f"to {n} different positions below {len(candidates)}, as int64, and as many weights, finite and above 0."
+    )
 
 
 def random_selection(candidates: Candidates, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

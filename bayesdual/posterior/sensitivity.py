@@ -16,9 +16,9 @@ The posterior must be that of the sum of the losses of all examples, as IVON's w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from types import SimpleNamespace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -164,7 +164,7 @@ def _sensitivities(
 ) -> Sensitivities:
     x, y = data.inputs(rows).to(task.device), data.y[rows].to(task.device)
     if predict is not None:
-        posterior = SimpleNamespace(variance={f"model.{name}": v for name, v in posterior.variance.items()})
+        posterior = _Variances({f"model.{name}": v for name, v in posterior.variance.items()})
         model = OneTask(model, predict, task)
     v = function_variance(model, x, posterior)
     with torch.no_grad():
@@ -179,3 +179,7 @@ def _sensitivities(
         leave_one_out_nll(f, y, v),
     )
     return Sensitivities(*(value.cpu() for value in values))
+
+
+class _Variances(NamedTuple):
+    variance: Mapping[str, Tensor]

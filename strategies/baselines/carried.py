@@ -14,11 +14,11 @@ the network as the last experience left it, which is not counted, nor are its me
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from avalanche.training.plugins import EWCPlugin, LwFPlugin, SynapticIntelligencePlugin
-from torch import Tensor
+from torch import Tensor, nn
 
 from bayesdual.strategies.baselines.methods import der
 
@@ -88,7 +88,7 @@ def memory_bytes(strategy: Any, of_exemplar: ExemplarBytes) -> dict[str, int]:
         elif isinstance(plugin, SynapticIntelligencePlugin):
             parts["importance"] = _floats(plugin.ewc_data[1])
         elif isinstance(plugin, LwFPlugin):
-            parts["teacher"] = FLOAT * sum(p.numel() for p in plugin.lwf.prev_model.parameters())
+            parts["teacher"] = FLOAT * sum(p.numel() for p in cast(nn.Module, plugin.lwf.prev_model).parameters())
     return {name: size for name, size in parts.items() if size}
 
 

@@ -228,7 +228,8 @@ def _start_strategy(
 
     def experiences() -> Iterator[None]:
         for experience in _avalanche_stream(train):
-            yield strategy.train(experience)
+            strategy.train(experience)
+            yield
 
     def logits(x: Tensor) -> Tensor:
         strategy.model.eval()  # a GDumb's is another after each experience
