@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import warnings
 
+from bayesdual.extras import MissingExtra
+
 QUIET = (  # what others print at import or in normal use, and nobody can act on
     ".*no QP solver found.*",
     ".*LightningCLI's args parameter is intended.*",
@@ -30,6 +32,9 @@ def main(argv: list[str] | None = None) -> int:
         from bayesdual import cli  # after the filters: what a command imports warns
 
         cli.run(argv)
+    except MissingExtra as error:
+        print(f"bayesdual: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return stopped(argv, 130)
     except SystemExit as stop:

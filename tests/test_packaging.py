@@ -113,6 +113,9 @@ MISSING = {
     "from bayesdual.scenarios import digits; digits()": NEEDS_AVALANCHE,
     "from bayesdual.strategies import BayesDualPlugin": NEEDS_AVALANCHE,
     "from bayesdual.inspection import RunReport": NEEDS_ALL,
+    "from bayesdual.configuration import resolve": NEEDS_ALL,
+    "from bayesdual.comparison import Store": NEEDS_ALL,
+    "import bayesdual.cli": NEEDS_ALL,
 }
 
 
@@ -130,6 +133,17 @@ for statement in {statements!r}:
     assert len(lines) == len(MISSING)
     for line, (statement, sentence) in zip(lines, MISSING.items(), strict=True):
         assert line.endswith(sentence) and "which is not installed" in line, statement
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["fit", "--config", "configs/split_digits.yaml"], ["list", "networks"]])
+def test_the_command_line_says_in_one_sentence_what_is_not_installed(argv, tmp_path):
+    script = (
+        "import contextlib, sys; from bayesdual.__main__ import main\n"
+        f"with contextlib.redirect_stderr(sys.stdout): print(main({argv!r}))"
+    )
+    lines = without_extras(script, tmp_path).splitlines()
+    assert len(lines) == 2 and lines[0].startswith("bayesdual: the command line needs ")
+    assert lines[0].endswith(NEEDS_ALL) and lines[1] == "1"
 
 
 # ---- What is built -----------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import DefaultHelpFormatter, Namespace
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -121,11 +122,16 @@ class Cli(LightningCLI):
             accepted = [a.dest for a in self._parser(command)._actions]
             raise CommandLineError(parsing_complaint(str(error), read_settings(self._argv), accepted)) from error
 
+    @property
+    def _command(self) -> str:
+        assert self.subcommand is not None, "a command line without a command was refused"
+        return self.subcommand
+
     def _parse_ckpt_path(self) -> None:
         """Reads no hyperparameters out of a checkpoint: there are none, and the file has not been checked yet."""
 
     def before_instantiate_classes(self) -> None:
-        config = self.config[self.subcommand]
+        config = self.config[self._command]
         if config.threads is not None:
             if config.threads < 1:
                 raise ValueError(f"threads is {config.threads}: give at least 1, or leave it out.")
@@ -137,33 +143,34 @@ class Cli(LightningCLI):
             last = self.run_dir / CHECKPOINTS / "last.ckpt"
             self._checkpoint = last if config.ckpt_path == "last" else Path(config.ckpt_path)
             check_checkpoint(self._checkpoint)
-        if self.subcommand == "fit" and make_directory(self.run_dir):
+        if self._command == "fit" and make_directory(self.run_dir):
             self._unused_run = self.run_dir
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        given = self.config_init[self.subcommand]["trainer"]
-        if self.subcommand == "fit":
+        given = self.config_init[self._command]["trainer"]
+        if self._command == "fit":
             self.save_config_kwargs["directory"] = self.run_dir
             if given.get("logger") is None:
                 kwargs["logger"] = TensorBoardLogger(self.run_dir, name="", version="")
             if given.get("default_root_dir") is None:
                 kwargs["default_root_dir"] = self.run_dir
-            self.trainer_defaults["callbacks"] = [RunReport(self.run_dir)]
+            callbacks: list[Callback] = [RunReport(self.run_dir)]
             if given.get("enable_checkpointing") is not False:
-                self.trainer_defaults["callbacks"].append(StreamCheckpoint(self.run_dir / CHECKPOINTS))
+                callbacks.append(StreamCheckpoint(self.run_dir / CHECKPOINTS))
             if given.get("enable_progress_bar") is not False:
-                self.trainer_defaults["callbacks"].append(StreamProgress())
+                callbacks.append(StreamProgress())
+            self.trainer_defaults["callbacks"] = callbacks
         else:
             self.save_config_callback = None
             kwargs |= {"logger": False, "enable_progress_bar": False}
-            if self.subcommand == "predict":
+            if self._command == "predict":
                 kwargs |= {"devices": 1, "num_nodes": 1}  # one process writes all rows
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
         if self._checkpoint is not None:
-            self.config_init[self.subcommand].ckpt_path = str(self._checkpoint)
-            self.config_init[self.subcommand].weights_only = True
+            self.config_init[self._command].ckpt_path = str(self._checkpoint)
+            self.config_init[self._command].weights_only = True
 
     @rank_zero_only
     def after_fit(self) -> None:
@@ -187,16 +194,16 @@ class Cli(LightningCLI):
     # -- run directories
 
     def _choose_run_dir(self, config: Namespace) -> Path:
-        if config.ckpt_path is None and self.subcommand != "fit":
+        if config.ckpt_path is None and self._command != "fit":
             raise CommandLineError(
-                f"{self.subcommand} needs a trained network: give --ckpt_path FILE, or --ckpt_path last for the "
+                f"{self._command} needs a trained network: give --ckpt_path FILE, or --ckpt_path last for the "
                 "latest run of this configuration."
             )
         given = None if config.run_dir is None else Path(config.run_dir)
         if config.ckpt_path == "last":
             return given or self._latest_run()
-        if self.subcommand != "fit":
-            folder = Path(config.ckpt_path).parent
+        if self._command != "fit":
+            folder = Path(str(config.ckpt_path)).parent
             return given or (folder.parent if folder.name == CHECKPOINTS else folder)
         if given is not None and (given / CHECKPOINTS).exists():
             raise CommandLineError(

@@ -1,5 +1,9 @@
 """``compare``: methods x seeds x benchmarks, ours and baselines, tuned by the same budget."""
 
+from bayesdual.extras import require
+
+require("bayesdual.comparison", "all")
+
 from bayesdual.comparison.command import RunError, be_quiet, main
 from bayesdual.comparison.executors import attempt
 from bayesdual.comparison.ours import learn, objects_of

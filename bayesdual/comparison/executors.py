@@ -45,6 +45,7 @@ class Executor(Protocol):
     @property
     def slots(self) -> int:
         """How many jobs it runs at a time."""
+        ...
 
     def __call__(self, function: Function, jobs: Iterable[Job]) -> Iterator[tuple[Job, Any, str]]: ...
 

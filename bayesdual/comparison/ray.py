@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from typing import Any
 
 from bayesdual.comparison.executors import Function, Job, attempt
@@ -24,7 +25,7 @@ class RayCluster:
 
     def __init__(self, address: str) -> None:
         try:
-            import ray
+            ray = import_module("ray")  # without types
         except ImportError:
             raise ValueError("--ray needs Ray, which is not installed: pip install 'bayesdual[ray]'.") from None
         self._ray = ray
@@ -70,6 +71,5 @@ def _knock(address: str) -> None:
 
 
 def _attempt_on_node(function: Function, job: Any) -> tuple[Any, str]:
-    import ray
-
+    ray = import_module("ray")
     return attempt(function, job), f"node {ray.get_runtime_context().get_node_id()}"

@@ -158,9 +158,10 @@ class Store:
 
     def _lines(self) -> list[str]:
         try:
-            return self.path.read_bytes().decode("utf-8", errors="replace").splitlines() if self.path.exists() else []
+            text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
         except OSError as error:
             raise CommandLineError(f"{self.path} cannot be read ({error.strerror}).") from None
+        return [line for line in text.split("\n") if line]
 
 
 def made_by(runs: Iterable[Run]) -> str:

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bayesdual.extras import require
+
+require("bayesdual.configuration", "all")
+
 from bayesdual.configuration.arguments import (
     COMMANDS,
     RUN_COMMANDS,

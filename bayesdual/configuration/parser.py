@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ActionConfigFile
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from omegaconf.errors import OmegaConfBaseException
@@ -64,7 +63,7 @@ def _writable(value: Any) -> bool:
 def run_parser() -> Parser:
     """Takes what the configurations of ``fit`` say; it makes objects of it, too."""
     parser = Parser(parser_mode="omegaconf+")
-    parser.add_argument("--config", action=ActionConfigFile)
+    parser.add_argument("--config", action="config")
     parser.add_argument("--seed_everything", type=int, default=0)
     parser.add_argument("--threads", type=int | None)
     parser.add_lightning_class_args(Trainer, "trainer")

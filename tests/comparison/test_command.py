@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bayesdual import sources
 from bayesdual.__main__ import main
 from bayesdual.comparison import (
     Method,
@@ -20,6 +21,7 @@ from bayesdual.comparison import (
     attempt,
     cells,
     command,
+    ours,
     read_comparison,
     store,
 )
@@ -212,6 +214,58 @@ def test_tunes_compares_and_does_nothing_twice(faked):
     assert call("--config", "compare.yaml", "--dry_run")[1] == "0 runs to make\n"
     assert call("--config", write(with_("seeds", value=[0, 1, 2])))[0] == 0
     assert len(kept()) == 13 and Path("out/runs.jsonl").read_text().startswith(before), "only the new seed was run"
+
+
+def test_results_of_other_code_are_made_again_and_left_where_they_are(faked, monkeypatch):
+    """One line of a network of the user's changes: its runs are made again, those of the other methods are not."""
+    own = Path("own_network_of_compare.py")
+    own.write_text("from bayesdual.models import MLP\n\n\nclass Net(MLP):\n    pass\n")
+    monkeypatch.syspath_prepend(faked)
+    method = {"set": {"model.network.class_path": f"{own.stem}.Net", LR: 0.1}}
+    content = with_("methods", "ours", value=method)
+    assert call("--config", write(content))[0] == 0
+    before = Path("out/runs.jsonl").read_text()
+    old = {run.code for run in kept() if run.title.startswith("ours")}
+    own.write_text(own.read_text().replace("pass", "width = 3  # a remark"))
+    sources.digest.cache_clear()
+    sources.parsed.cache_clear()
+    status, out, _ = call("--config", "compare.yaml")
+    assert status == 0 and len(old) == 1
+    assert f"left aside, and kept in out/runs.jsonl: 2 runs of other code ({old.pop()[:8]}).\n" in out
+    assert "comparing: 6 runs, 4 of them there already" in out
+    assert Path("out/runs.jsonl").read_text().startswith(before)
+    own.write_text(own.read_text().replace("a remark", "another"))
+    sources.digest.cache_clear()
+    sources.parsed.cache_clear()
+    assert "comparing: 6 runs, 6 of them there already" in call("--config", "compare.yaml")[1], "a comment is no code"
+
+
+def test_a_folder_of_before_is_left_as_it_is(faked):
+    Path("out/runs").mkdir(parents=True)
+    old = Path("out/runs/0123456789abcdef.json")
+    old.write_text('{"title": "ours on m20, seed 0", "spec": {"version": "0.1.0"}, "results": {"average_accuracy": 1}}')
+    status, out, _ = call("--config", write(TINY))
+    assert status == 0 and old.exists()
+    assert out.startswith("left aside, and kept in out/runs: 1 run of before 0.2.0, when none said its code.\n")
+    assert "comparing: 6 runs, 0 of them there already" in out
+
+
+def test_a_run_is_not_made_where_the_code_is_another(here):
+    (cell, *_) = cells_of(planned(TINY)).values()
+    cell.__dict__["code"] = "feedfacecafebeef"  # as it was when the comparison began
+    with pytest.raises(RuntimeError, match=r"is not what it was when the comparison began \(feedface\)"):
+        command.learn_cell(cell)
+
+
+def test_a_run_of_a_comparison_gives_what_fit_gives(here):
+    """The results of a cell are those of the command, to the bit."""
+    content = with_("methods", "ours", value={"set": {"model.algorithm.init_args.weight_prior": None}})
+    results = ours.learn(**cells_of(planned(content))["m20", "ours"].spec["arguments"])
+    flags = ["--data.epochs", "1", f"--{MEMORY}", "20", "--model.algorithm.init_args.weight_prior", "null"]
+    with redirect_stdout(StringIO()):
+        assert main(["fit", "--config", "split_digits.yaml", "--run_dir", "run", *flags]) == 0
+    fitted = json.loads(Path("run/results.json").read_text())
+    assert results["accuracy_matrix"] == fitted["accuracy_matrix"] and results["nll"] == fitted["nll"]
 
 
 def test_a_seed_that_diverges_is_said_in_the_table(faked):
