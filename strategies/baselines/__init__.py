@@ -5,6 +5,7 @@ from bayesdual.extras import require
 require("bayesdual.strategies.baselines", "all")
 
 from bayesdual.strategies.baselines.methods import BASELINES, baseline_named, bound
-from bayesdual.strategies.baselines.run import learn, plan
+from bayesdual.strategies.baselines.run import learn
+from bayesdual.strategies.baselines.settings import plan
 
 __all__ = ["BASELINES", "baseline_named", "bound", "learn", "plan"]

@@ -12,8 +12,6 @@ Quirks of Avalanche 0.6.0 that would be unfair to the baselines are made good he
 - ER-ACE's loss is NaN once a probability underflows (0 log 0): the same loss is computed from log-probabilities.
 - GDumb trains a copy of the model, so that the model it was given stays at the first experience: the copy is evaluated.
 - iCaRL rounds its share of the memory up for each class, so that it may keep some more than the memory size.
-
-Data is handed over as float tensors, normalised beforehand: the fastest that Avalanche's loaders can be given.
 """
 
 from __future__ import annotations
