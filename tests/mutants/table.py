@@ -442,7 +442,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *mutants(
         "bayesdual/algorithm.py",
-        "tests/learner/test_learner.py::test_a_run_stopped_at_any_epoch_end_resumes_to_the_bit",
+        "tests/learner/test_learner.py::test_a_run_stopped_at_any_epoch_end_resumes_to_the_bit[ivon-3]",
         ("prior of the weights not saved", "self.weight_prior.load_state_dict(prior)", "pass"),
     ),
     *mutants(
@@ -524,15 +524,19 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *mutants(
         "bayesdual/learner/datamodule.py",
-        "tests/learner/test_learner.py::test_a_run_stopped_at_any_epoch_end_resumes_to_the_bit",
+        "tests/learner/test_learner.py::test_a_run_stopped_at_any_epoch_end_resumes_to_the_bit[ivon-3]",
         ("epoch not saved", 'self.epoch = state_dict["epoch"]', "self.epoch = 0"),
         ("experience not saved", 'self.experience = state_dict["experience"]', "self.experience = 0"),
         ("shuffle seed not saved", 'self._shuffle_seed = state_dict["shuffle_seed"]', "pass"),
+    ),
+    *mutants(
+        "bayesdual/learner/datamodule.py",
+        "tests/learner/test_datamodule.py",
         ("the same order in every epoch", "+ self.experience * self.epochs + self.epoch)", "+ self.experience)"),
     ),
     *mutants(
         "bayesdual/learner/learner.py",
-        "tests/learner/test_learner.py::test_a_run_stopped_at_any_epoch_end_resumes_to_the_bit",
+        "tests/learner/test_learner.py::test_a_run_stopped_at_any_epoch_end_resumes_to_the_bit[ivon-3]",
         ("memory and prior not saved", 'self.algorithm.load_state_dict(state["algorithm"])', "pass"),
         ("accuracies not saved", 'self.history.load_state_dict(state["history"])', "pass"),
         ("state of the random generators not saved", 'self._random_state = state["random_state"]', "pass"),
@@ -562,7 +566,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *mutants(
         "strategies/checkpoint.py",
-        "tests/strategies/test_checkpoint.py::test_a_resumed_run_is_the_run_that_was_not_stopped",
+        "tests/strategies/test_checkpoint.py::test_a_resumed_run_is_the_run_that_was_not_stopped[one head-ivon-1]",
         ("memory of an Avalanche strategy not saved", "plugin.load_state_dict(saved)", "pass"),
         ("random generators of an Avalanche strategy not saved", 'set_random_state(state["random_state"])', "pass"),
     ),
