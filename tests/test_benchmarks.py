@@ -1,6 +1,7 @@
 """The benchmarks: all can be started, and what is claimed of reconstruction holds in small."""
 
 import importlib
+import json
 import statistics
 import sys
 from pathlib import Path
@@ -67,3 +68,42 @@ def test_a_run_of_a_benchmark_is_made_once_for_its_settings(load, monkeypatch, c
         assert expected is None or made == expected
     assert made == [3, 4, 0, 1, 2], "other settings are other runs"
     assert "made by bayesdual " in capsys.readouterr().out
+
+
+def run_of(benchmark, method, accuracy, **memory_bytes):
+    results = {"average_accuracy": accuracy, "memory_bytes": memory_bytes}
+    return {"benchmark": benchmark, "method": method, "results": results}
+
+
+def test_the_envelope_has_a_line_a_method_at_the_bytes_that_it_carried(load, tmp_path, monkeypatch):
+    envelope = load("envelope")
+    runs = [run_of(f"1 epoch / {b}", "ours", a, inputs=n) for b, n in (("9 B", 8), ("4 B", 4)) for a in (0.6, 0.8)]
+    runs += [
+        run_of(f"1 epoch / {b}", m, 0.7, **c) for b in ("9 B", "4 B") for m, c in (("LDA", {"c": 5}), ("joint", {}))
+    ]
+    runs += [run_of("5 epochs / 9 B", "ours", 0.9, inputs=6, labels=1), run_of("1 epoch / 9 B", "joint", 0.7)]
+    runs += [{"benchmark": "1 epoch / 9 B", "method": "ours", "results": None}]
+    drawn = envelope.panels({"runs": runs})
+    assert drawn["1 epoch"]["ours"] == [(4, [0.6, 0.8]), (8, [0.6, 0.8])] and drawn["5 epochs"] == {
+        "ours": [(7, [0.9])]
+    }
+    assert drawn["1 epoch"]["LDA"] == [(5, [0.7])], "one run under both budgets is one point"
+    roles = {"ours": "ours", "LDA": "baseline", "joint": "upper"}
+    results = {"runs": runs, "rows": [{"method": m, "role": r} for m, r in roles.items()]}
+    axes = envelope.envelope_figure(results).axes
+    assert [a.get_title() for a in axes] == ["1 epoch", "5 epochs"] and axes[0].get_xscale() == "log"
+    assert {text.get_text() for text in axes[0].texts} == {*roles} and "axis begins at 0.58" in axes[0].get_ylabel()
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    monkeypatch.setattr(sys, "argv", ["envelope", str(tmp_path / "results.json")])
+    envelope.main()
+    assert (tmp_path / "envelope.png").stat().st_size > 5000
+    with pytest.raises(ValueError, match="'memory 20' is not called STREAM / BUDGET"):
+        envelope.panels({"runs": [run_of("memory 20", "ours", 0.5)]})
+
+
+def test_labels_are_spread_out_in_their_order(load):
+    spread_out = load("envelope").spread_out
+    assert spread_out([0.5, 0.1, 0.9], 0.2) == [0.5, 0.1, 0.9]
+    assert spread_out([0.51, 0.5, 0.49], 0.1) == pytest.approx([0.6, 0.5, 0.4])
+    places = spread_out([0.5, 0.5, 0.58, 0.9], 0.1)
+    assert places == pytest.approx([0.4267, 0.5267, 0.6267, 0.9], abs=1e-4)

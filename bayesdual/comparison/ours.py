@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from jsonargparse import ArgumentParser
 from lightning import Trainer, seed_everything
 
-from bayesdual.learner import Learner, StreamDataModule, carried_bytes
+from bayesdual.learner import Learner, StreamDataModule
 
 NOTHING_WRITTEN = {
     "logger": False,
@@ -56,7 +56,7 @@ def learn(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **model.history.results(),
         "exemplars": len(model.algorithm.memory),
-        "memory_bytes": carried_bytes(model.algorithm),
+        "memory_bytes": model.algorithm.memory_bytes(),
     }
 
 

@@ -23,7 +23,7 @@ from bayesdual import __version__, measures, sources
 from bayesdual.files import write_json, write_whole
 from bayesdual.inspection.figures import accuracy_figure, is_images, memory_figure, progress_figure
 from bayesdual.inspection.tables import accuracy_tables, summary
-from bayesdual.learner import Learner, carried_bytes
+from bayesdual.learner import Learner
 
 VERSIONS_OF = ("torch", "lightning", "avalanche-lib")
 
@@ -136,7 +136,7 @@ def run_results(learner: Learner) -> dict[str, Any]:
         "experiences_learned": learner.stream.experience,
         "memory_size": len(learner.algorithm.memory),
         "memory_budget": learner.algorithm.memory.budget,
-        "memory_bytes": carried_bytes(learner.algorithm),
+        "memory_bytes": learner.algorithm.memory_bytes(),
         "evaluated_on": learner.stream.evaluate_on,
         "seed": torch.initial_seed(),
         "versions": {"bayesdual": __version__} | {name: importlib.metadata.version(name) for name in VERSIONS_OF},

@@ -4,7 +4,6 @@ from bayesdual.extras import require
 
 require("bayesdual.learner", "lightning")
 
-from bayesdual.learner.carried import carried_bytes
 from bayesdual.learner.checkpoint import StreamCheckpoint
 from bayesdual.learner.datamodule import EVALUATION_BATCH, StreamDataModule
 from bayesdual.learner.history import History
@@ -17,7 +16,6 @@ __all__ = [
     "Learner",
     "StreamCheckpoint",
     "StreamDataModule",
-    "carried_bytes",
     "random_state",
     "set_random_state",
 ]

@@ -138,3 +138,17 @@ def test_every_table_says_which_code_made_its_rows():
     assert [row["code"] for row in rows] == [new, old]
     assert rows[0]["average_accuracy_by_seed"] == "0:0.8"
     assert json.loads(json.dumps(rows_of(mixed)))[1]["code"] == old
+
+
+def test_bytes_are_summed_in_the_table_and_given_by_part_in_the_file():
+    entries = [entry("ours", "ours", [0.8, 0.9]), entry("joint", "upper", [0.9, 0.9])]
+    entries[0].results[0]["memory_bytes"] = {"inputs": 38_720, "weights": 40}
+    entries[1].results[0]["memory_bytes"] = entries[1].results[1]["memory_bytes"] = {}
+    rows = rows_of(entries)
+    assert rows[0]["memory_bytes"] == (38_760 + 1_300) / 2
+    assert rows[0]["memory_bytes_by_part"] == {"inputs": 20_000, "weights": 20, "labels": 10}
+    header, *lines = blocks_of(rows)[0].header, *blocks_of(rows)[0].lines
+    assert header.index("memory") == header.index("kept") + 1
+    assert [line[header.index("memory")] for line in lines] == ["20", "0.0"]
+    row = next(csv.DictReader(StringIO(comma_separated(rows))))
+    assert row["memory_bytes_by_part"] == "inputs:20000 weights:20 labels:10"
