@@ -35,12 +35,13 @@ from bayesdual.memory import (
     dual_coverage,
     memory_vectors,
     new_exemplars,
+    stand_ins,
 )
-from bayesdual.posterior import Posterior, score_examples
+from bayesdual.posterior import Posterior, drawn_examples, joined, posterior_of_past, score_examples
 from bayesdual.stream import ExperienceData, Predict, TensorData
 
 MEMORY_SIZE = 200
-SAMPLE = 500  # examples that a budget in bytes, and a prior that is not carried, are worked out from
+SAMPLE = 500  # examples that a budget in bytes, the posterior, and a prior that is not carried are worked out from
 
 
 class BayesDual:
@@ -66,6 +67,10 @@ class BayesDual:
             0 replays them as they are.
         candidates: Examples of each class that are scored and chosen among; of more, a random part is. At least as many
             as there is room for are.
+
+    Attributes:
+        posterior: Of the weights given all data seen, as they were when the last experience ended; without a memory
+            the optimizer's, None if it has none either.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -112,6 +117,7 @@ class BayesDual:
         self.condensation = condensation
         self.spread = spread
         self.candidates = candidates
+        self.posterior: Posterior | None = None
         self._generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
         self._examples = 0  # of the experience under way
         self._rank, self._ranks = 0, 1
@@ -217,13 +223,14 @@ class BayesDual:
             ValueError: The memory is smaller than the number of classes seen.
         """
         self._size_up(data)
+        self.measure_posterior(module, predict, data, experience, posterior, device)
         condense = Condenser(self.condensation, module, self.memory.spread if self.spread else None, self._generator)
         plan = self.memory.plan(data.y, experience, self._generator)
         rows = candidate_rows(data.y, plan.room, self.candidates, self._generator)
         self.memory.make_room(plan, condense)
         new = None
         if len(rows):
-            known = score_examples(module, predict, data, rows, posterior, device)
+            known = score_examples(module, predict, data, rows, self.posterior, device)
             new = new_exemplars(plan, data, rows, known, self.selection, condense, self._generator)
         self.memory.take_in(plan, new, self._generator)
         self.memory.fit(condense, self._generator)
@@ -232,6 +239,30 @@ class BayesDual:
             self.weight_prior, data = deepcopy(self._fresh_prior), self._remembered()
         if self.weight_prior is not None:
             self.weight_prior.update(module, predict, data, posterior, device, self._generator)
+
+    def measure_posterior(
+        self,
+        module: nn.Module,
+        predict: Predict,
+        data: ExperienceData,
+        experience: int,
+        posterior: Posterior | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Sets ``posterior`` to that of all data: of the experience just learned, and of what the memory stands for.
+
+        Nothing else changes, so that a host that predicts by it may call this before :meth:`end_experience`, whose
+        arguments these are. It is the optimizer's where that of all data cannot be known: nothing stands for the past,
+        or the network does not keep the examples of a batch apart.
+        """
+        self.posterior = posterior
+        if self.memory.examples_seen and not len(self.memory):
+            return
+        generator = torch.Generator().manual_seed(experience)  # of its own: what is learned stays the same
+        past = stand_ins(self.memory, data.mean, data.std, generator)
+        new = drawn_examples(data, SAMPLE, generator, device)
+        known = posterior_of_past(module, predict, new if past is None else joined([past, new]), generator)
+        self.posterior = known or posterior
 
     def memory_bytes(self) -> dict[str, int]:
         """Bytes that are carried to the next experience beside the network and its optimizer, by part."""
@@ -258,6 +289,7 @@ class BayesDual:
             "memory": self.memory.state_dict(),
             "weight_prior": None if self.weight_prior is None else self.weight_prior.state_dict(),
             "generator": self._generator.get_state(),
+            "posterior": None if self.posterior is None else self.posterior.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -283,6 +315,8 @@ class BayesDual:
                     "the checkpoint was made with another prior of the weights: give its algorithm.weight_prior."
                 ) from None
         self._generator.set_state(state["generator"].cpu())
+        known = state.get("posterior")  # before 0.2 it was not kept
+        self.posterior = None if known is None else Posterior.from_state_dict(known)
 
 
 def _bytes_in(state: Any) -> int:

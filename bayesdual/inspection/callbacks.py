@@ -24,6 +24,7 @@ from bayesdual.files import write_json, write_whole
 from bayesdual.inspection.figures import accuracy_figure, is_images, memory_figure, progress_figure
 from bayesdual.inspection.tables import accuracy_tables, summary
 from bayesdual.learner import Learner
+from bayesdual.posterior import UNMARKED
 
 VERSIONS_OF = ("torch", "lightning", "avalanche-lib")
 

@@ -25,6 +25,7 @@ from bayesdual.learner.random_state import random_state, set_random_state
 from bayesdual.memory import IMPOSSIBLE
 from bayesdual.models import evaluating
 from bayesdual.posterior import Posterior
+from bayesdual.prediction import PredictionName, prediction_by
 from bayesdual.schedule import lower_learning_rate
 from bayesdual.stream import Batch, normalise, task_classes
 
@@ -40,6 +41,10 @@ class Learner(LightningModule):
             ``bayesdual.ivon.ivon_settings``). IVON gives the posterior that scores examples; with another there is
             none, and examples are scored by the curvature of their loss.
         lr_end: Learning rate at the end of each experience, as a share of that at its beginning; it falls linearly.
+        prediction: By what classes are predicted in every evaluation: the ``mean`` of the weights, the average over
+            ``samples`` of the last layer's, or, in one pass, the variance of the logits that is due to it
+            (``linearised``).
+        samples: Number of samples.
     """
 
     def __init__(
@@ -48,6 +53,8 @@ class Learner(LightningModule):
         algorithm: BayesDual,
         optimizer: IVONByRule | Callable[[Iterable], Optimizer] | None = None,
         lr_end: float = 0.0,
+        prediction: PredictionName = "mean",
+        samples: int = 32,
     ) -> None:
         super().__init__()
         if lr_end < 0:
@@ -56,6 +63,8 @@ class Learner(LightningModule):
         self.algorithm = algorithm
         self.lr_end = lr_end
         self.history = History()
+        self._by_mean, self._prediction = prediction_by("mean"), prediction_by(prediction, samples)
+        self._uses_posterior = prediction != "mean"
         self._make_optimizer = IVONByRule() if optimizer is None else optimizer
         self._mean: tuple[float, ...] = ()  # of the stream's images
         self._std: tuple[float, ...] = ()
@@ -89,6 +98,15 @@ class Learner(LightningModule):
             return self.network(x, t)
         logits = self.network(x)
         return logits if self.task_mask is None else logits.masked_fill(~self.task_mask[t], IMPOSSIBLE)
+
+    def probabilities(self, x: Tensor, t: Tensor) -> Tensor:
+        """Class probabilities by the chosen prediction, shape (B, C); until a stream is learned, by the mean.
+
+        Raises:
+            ValueError: The prediction needs a posterior that there is not.
+        """
+        predict = self._by_mean if self.trainer.sanity_checking else self._prediction
+        return predict(self.network, self, self.algorithm.posterior, x, t)
 
     def configure_optimizers(self) -> Optimizer:
         params, make = self.network.parameters(), self._make_optimizer
@@ -231,12 +249,18 @@ class Learner(LightningModule):
 
     def on_validation_start(self) -> None:
         self._check_loss()  # Lightning evaluates before the epoch ends
+        trainer = self.trainer
+        if self._uses_posterior and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            with self.history.timing("memory"), torch.inference_mode(False), evaluating(self.network):
+                self.algorithm.measure_posterior(
+                    self.network, self, self.stream.train_data(), self.stream.experience, self.posterior(), self.device
+                )
         self.history.start("evaluation")
         self._metric = measures.StreamMetric(self.stream.n_experiences).to(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         x, y, t = batch
-        self._metric.update(self(x, t).softmax(1), y, dataloader_idx)
+        self._metric.update(self.probabilities(x, t), y, dataloader_idx)
 
     def on_validation_end(self) -> None:
         self.latest_evaluation = evaluation = self._metric.compute()
@@ -265,7 +289,7 @@ class Learner(LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Returns ``probabilities`` (B, C) and labels ``y`` (B,)."""
         x, y, t = batch
-        return {"probabilities": self(x, t).softmax(1), "y": y}
+        return {"probabilities": self.probabilities(x, t), "y": y}
 
     # -- checkpoints
 
