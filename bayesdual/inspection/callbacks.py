@@ -76,7 +76,7 @@ class StreamProgress(ProgressBar):
 
 
 class RunReport(Callback):
-    """A line after each experience; at the end of ``fit`` a table, ``results.json``, the memory and figures.
+    """A line after each experience; at the end of ``fit`` a table, ``results.json``, memory, posterior and figures.
 
     Args:
         directory: The run directory.
@@ -117,6 +117,11 @@ class RunReport(Callback):
         memory = learner.algorithm.memory
         if len(memory):
             memory.save(self.directory / "memory.safetensors")
+        posterior = learner.algorithm.posterior or learner.posterior()
+        if posterior is not None:
+            posterior.save(self.directory / "posterior.safetensors")
+            if not posterior.knows_data:
+                self.console.print(f"note: {UNMARKED}")
         matrix = results["accuracy_matrix"]
         self.console.print("\nAccuracy on each experience (columns) after learning each (rows):")
         self.console.print(*accuracy_tables(matrix), summary(results))

@@ -27,7 +27,7 @@ def logits_and_features(
         f = predict(x, t).float()
     if last.name != posterior.last_layer.name or last.features is None or not last.gives(f):
         raise ValueError(
-            f"the posterior is of a network whose last layer is {posterior.last_layer.name}, not {last.name}: give the "
-            "posterior of this network."
+            f"the posterior is of a network whose last layer is {posterior.last_layer.name!r}, not {last.name!r}: "
+            "give the posterior of this network."
         )
     return posterior.last_layer, f, last.features.float()

@@ -17,6 +17,7 @@ from bayesdual.kprior import KroneckerPrior
 from bayesdual.learner import Learner, StreamCheckpoint, StreamDataModule
 from bayesdual.memory import Memory
 from bayesdual.models import MLP, ResNet18
+from bayesdual.posterior import Posterior
 from bayesdual.stream import TensorData, TensorLoader
 from tests.streams import blobs
 
@@ -98,6 +99,64 @@ def test_a_finished_run_resumed_says_the_same_again(tmp_path):
     first = fit(learner(), blobs(), tmp_path)
     again = fit(learner(), blobs(), tmp_path, ckpt_path=tmp_path / "checkpoints/last.ckpt")
     assert without_seconds(again) == without_seconds(first)
+
+
+def test_every_run_leaves_the_posterior_of_all_its_data(tmp_path, capsys):
+    model = learner()
+    fit(model, blobs(), tmp_path)
+    posterior = Posterior.load(tmp_path / "posterior.safetensors", model.network)
+    assert posterior.curvature.keys() == dict(model.network.named_parameters()).keys()
+    assert all(torch.equal(posterior.mean[n], p) for n, p in model.network.named_parameters())
+    assert float(posterior.last_layer.weights.sum()) == pytest.approx(3 * 80)  # examples of three experiences
+    saved = torch.load(tmp_path / "checkpoints/experience_1.ckpt", weights_only=True)["bayesdual"]["algorithm"]
+    assert float(saved["posterior"]["last_layer"]["weights"].sum()) == pytest.approx(80)
+    assert "left no mark" not in capsys.readouterr().out
+
+
+def test_without_a_memory_a_run_leaves_the_optimizers_posterior(tmp_path):
+    model = learner(memory_size=0)
+    fit(model, blobs(), tmp_path)
+    posterior = Posterior.load(tmp_path / "posterior.safetensors", model.network)
+    assert posterior.last_layer is None and posterior.prior_precision == 0
+    fit(learner(memory_size=0, optimizer=adam), blobs(), tmp_path / "adam")
+    assert not (tmp_path / "adam/posterior.safetensors").exists()
+
+
+def test_a_posterior_without_a_mark_is_said(tmp_path, capsys):
+    model = learner(network=Sure())
+    fit(model, blobs(), tmp_path)
+    assert capsys.readouterr().out.count("the data have left no mark on the posterior") == 1
+
+
+class Sure(MLP):
+    """Whatever its weights, about the same is said."""
+
+    def __init__(self):
+        super().__init__(16, (8,), 6)
+
+    def forward(self, x):
+        return 1e-4 * super().forward(x)
+
+
+@pytest.mark.parametrize("prediction", ["samples", "linearised"])
+def test_evaluations_predict_by_the_posterior_and_a_checkpoint_says_the_same(tmp_path, prediction):
+    by_mean = fit(learner(), blobs(), tmp_path / "mean")
+    results = fit(by(prediction), blobs(), tmp_path / "run")
+    assert results["nll"] != by_mean["nll"]
+    assert Posterior.load(tmp_path / "run/posterior.safetensors").mean.keys()  # the same weights were learned
+    a, b = (Posterior.load(tmp_path / place / "posterior.safetensors") for place in ("mean", "run"))
+    assert all(torch.equal(a.mean[n], b.mean[n]) and torch.equal(a.curvature[n], b.curvature[n]) for n in a.mean)
+    model = by(prediction)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    data = StreamDataModule(blobs(), batch_size=16)
+    trainer.test(model, data, ckpt_path=tmp_path / "run/checkpoints/last.ckpt", weights_only=True, verbose=False)
+    assert model.latest_evaluation["nll"] == pytest.approx(results["nll"], rel=1e-5)
+
+
+def by(prediction):
+    torch.manual_seed(0)
+    algorithm_of = learner()
+    return Learner(algorithm_of.network, algorithm_of.algorithm, ivon, lr_end=0.1, prediction=prediction)
 
 
 def test_task_labels_mask_the_head(tmp_path):

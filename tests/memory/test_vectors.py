@@ -130,7 +130,7 @@ def with_embedding():
 
 @pytest.mark.parametrize("kind", ["tokens", "tokens into a linear layer", "convolution"])
 def test_exemplars_stay_as_they_are_where_means_are_not_seen(kind):
-    """And the weights that the selection gave them stay, too; nothing but what is kept is loaded a second time."""
+    """And the weights that the selection gave them stay, too; nothing but what is kept is loaded once more."""
     x = images(60) if kind == "convolution" else torch.randint(9, (60, 5))
     network = {"tokens": with_embedding(), "convolution": CNN(8)}.get(kind, nn.Linear(5, 3)).eval()
     predict = {
@@ -152,4 +152,4 @@ def test_exemplars_stay_as_they_are_where_means_are_not_seen(kind):
     assert memory_vectors(network, x.dtype) is None and not algorithm.memory.spread
     kept = algorithm.memory.exemplars
     assert torch.equal(kept.x, x[:4]) and kept.weights.tolist() == [6, 12, 18, 24]
-    assert taken == [60, 4]
+    assert taken == [60, 60, 4]  # to measure the posterior, to score, to keep

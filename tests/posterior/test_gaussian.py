@@ -9,7 +9,9 @@ from torch.func import functional_call
 from torch.utils.data import DataLoader
 
 from bayesdual.ivon import IVON
-from bayesdual.posterior import Posterior
+from bayesdual.posterior import UNMARKED, LastLayerPosterior, Posterior
+
+MLP_OF_5 = nn.Sequential(nn.Linear(5, 3), nn.ReLU(), nn.Linear(3, 2))
 
 
 def trained(steps=3, **settings):
@@ -96,6 +98,60 @@ def test_saves_and_loads(tmp_path):
     loaded = Posterior.load(tmp_path / "posterior.safetensors")
     assert same(posterior.mean, loaded.mean) and same(posterior.precision, loaded.precision)
     assert [p.name for p in tmp_path.iterdir()] == ["posterior.safetensors"]
+
+
+def of_all_data():
+    """One with curvature apart from the prior, and a last layer."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    curvature = {"0.weight": torch.full((3, 4), 1e-6), "2.weight": torch.tensor([[0.0, 9.0, 90.0], [1.0, 2.0, 3.0]])}
+    last = LastLayerPosterior("2", torch.randn(5, 4), torch.rand(5, 2), torch.rand(5), 2.0)
+    return Posterior({n: p.detach() for n, p in module.named_parameters()}, curvature, 8.0, last), module
+
+
+@pytest.mark.parametrize("way", ["file", "state"])
+def test_curvature_prior_and_last_layer_are_kept_apart_to_the_bit(tmp_path, way):
+    posterior, module = of_all_data()
+    if way == "file":
+        posterior.save(tmp_path / "posterior.safetensors")
+        loaded = Posterior.load(tmp_path / "posterior.safetensors", module)
+    else:
+        torch.save(posterior.state_dict(), tmp_path / "state.pt")
+        loaded = Posterior.from_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert same(posterior.mean, loaded.mean) and same(posterior.curvature, loaded.curvature)
+    assert loaded.prior_precision == 8 and torch.equal(loaded.precision["2.weight"][0], torch.tensor([8.0, 17, 98]))
+    ours, theirs = posterior.last_layer, loaded.last_layer
+    assert theirs.name == "2" and theirs.prior_precision == 2
+    assert torch.equal(ours.precision(), theirs.precision())
+
+
+def test_files_of_before_hold_precisions(tmp_path):
+    tensors = {"mean/w": torch.ones(2), "precision/w": torch.tensor([4.0, 100.0])}
+    save_file(tensors, tmp_path / "old.safetensors", {"format": "bayesdual-posterior-1"})
+    posterior = Posterior.load(tmp_path / "old.safetensors")
+    assert posterior.precision["w"].tolist() == [4, 100] and posterior.prior_precision == 0
+    assert posterior.last_layer is None
+
+
+def test_the_posterior_of_another_network_is_refused_in_a_sentence(tmp_path):
+    posterior, _ = of_all_data()
+    posterior.save(tmp_path / "p.safetensors")
+    for other, message in ((nn.Linear(4, 2), "bias has shape None there"), (MLP_OF_5, r"0.weight has shape \(3, 4\)")):
+        with pytest.raises(ValueError, match=f"p.safetensors is of another network: {message}"):
+            Posterior.load(tmp_path / "p.safetensors", other)
+
+
+def test_summary_says_where_the_data_have_left_a_mark():
+    posterior, _ = of_all_data()
+    lines = posterior.summary().splitlines()
+    assert len(lines) == 3 and lines[0].split()[:2] == ["parameter", "shape"]
+    assert lines[1].split() == ["0.weight", "3", "x", "4", "3.54e-01", "3.54e-01", "3.54e-01", "0%"]
+    assert lines[2].split()[-3:] == ["1.01e-01", "3.54e-01", "33%"]  # above 16: 17 and 98
+    assert posterior.knows_data and posterior.marked() == {"0.weight": 0.0, "2.weight": pytest.approx(2 / 6)}
+    empty = Posterior(posterior.mean, {"0.weight": torch.full((3, 4), 1e-6)}, 8.0)
+    assert not empty.knows_data and empty.summary().endswith(UNMARKED)
+    unknown = Posterior(posterior.mean, {"0.weight": torch.ones(3, 4)})
+    assert unknown.knows_data and "%" not in unknown.summary()
 
 
 class Module(LightningModule):

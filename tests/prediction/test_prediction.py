@@ -1,0 +1,78 @@
+"""Predictions by a posterior, by hand; and what they refuse."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from bayesdual.posterior import LastLayerPosterior, Posterior
+from bayesdual.prediction import prediction_by, probit
+
+X, T = torch.tensor([[1.0, 2.0], [0.0, 0.0], [3.0, -1.0]]), torch.zeros(3, dtype=torch.int64)
+
+
+def known():
+    """A network of one layer without bias, and a posterior of it with H by hand."""
+    network = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    last = LastLayerPosterior("", torch.tensor([[2.0, 0.0]]), torch.tensor([[0.5, 0.5]]), torch.tensor([4.0]), 0.5)
+    return network, Posterior({"weight": network.weight.detach()}, {}, 0.5, last)
+
+
+def test_linearised_by_hand():
+    network, posterior = known()
+    p = prediction_by("linearised")(network, lambda x, t: network(x), posterior, X, T)
+    # H = .5 I + 4 [[1, -1], [-1, 1]] / 4 (x) [[4, 0], [0, 0]]: of input 0 [[4.5, -4], [-4, 4.5]], of input 1 .5 I
+    first = 4.5 / (4.5**2 - 4**2)
+    for row, (a, b) in zip(p, X.tolist(), strict=True):
+        v = a * a * first + b * b / 0.5
+        gap = (a - b) / math.sqrt(1 + math.pi * v / 8)
+        assert row.tolist() == pytest.approx([1 / (1 + math.exp(-gap)), 1 / (1 + math.exp(gap))], rel=1e-5)
+
+
+def test_samples_approach_the_mean_over_gaussian_logits():
+    network, posterior = known()
+    last = posterior.last_layer
+    p = prediction_by("samples", 50_000)(network, lambda x, t: network(x), posterior, X, T)
+    covariance = torch.linalg.inv(last.precision()).view(2, 2, 2, 2)
+    for i, x in enumerate(X):
+        cov = torch.einsum("i,cidj,j->cd", x, covariance, x)
+        gap, spread = float(x[0] - x[1]), float(cov[0, 0] + cov[1, 1] - 2 * cov[0, 1]) ** 0.5
+        z = torch.randn(200_000, generator=torch.Generator().manual_seed(i))
+        assert float(p[i, 0]) == pytest.approx(float((gap + spread * z).sigmoid().mean()), abs=0.01)
+    again = prediction_by("samples", 50_000)(network, lambda x, t: network(x), posterior, X, T)
+    assert torch.equal(p, again)
+
+
+def test_the_mean_needs_no_posterior():
+    network, _ = known()
+    predict = lambda x, t: network(x)  # noqa: E731
+    assert torch.equal(prediction_by("mean")(network, predict, None, X, T), predict(X, T).softmax(1))
+
+
+def test_classes_that_cannot_be_stay_impossible_and_variance_makes_less_sure():
+    f = probit(torch.tensor([[3.0, 1.0, -1e4]]), torch.tensor([[0.0, 0.0, 0.0]]))
+    assert torch.equal(f, torch.tensor([[3.0, 1.0, -1e4]]))
+    p = [probit(torch.tensor([[3.0, 1.0, -1e4]]), torch.full((1, 3), v)).softmax(1)[0] for v in (0.0, 5.0)]
+    assert p[0][0] > p[1][0] > 0.5 and p[1][2] == 0
+
+
+@pytest.mark.parametrize("name", ["samples", "linearised"])
+def test_what_they_need_is_said_in_a_sentence(name):
+    network, posterior = known()
+    predict = lambda x, t: network(x)  # noqa: E731
+    for nothing in (None, Posterior(posterior.mean, {})):
+        with pytest.raises(ValueError, match="there is no posterior of a last layer"):
+            prediction_by(name)(network, predict, nothing, X, T)
+    other = nn.Sequential(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="whose last layer is '', not '0'"):
+        prediction_by(name)(other, lambda x, t: other(x), posterior, X, T)
+
+
+def test_names_and_numbers_that_are_none_are_refused():
+    with pytest.raises(ValueError, match="prediction is 'mode': give one of mean, samples, linearised"):
+        prediction_by("mode")
+    with pytest.raises(ValueError, match="samples is 0"):
+        prediction_by("samples", 0)
