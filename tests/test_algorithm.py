@@ -10,7 +10,7 @@ from torch import nn
 
 from bayesdual.algorithm import BayesDual
 from bayesdual.memory import random_selection
-from bayesdual.posterior import Posterior, curvature, last_layer_variance, leverage
+from bayesdual.posterior import curvature, last_layer_variance, leverage
 from bayesdual.stream import TensorData
 
 
@@ -96,14 +96,17 @@ def test_soft_labels_of_the_whole_memory_are_those_of_the_network_now():
 @pytest.mark.parametrize("has_posterior", [True, False])
 def test_scores_are_leverages_under_the_posterior_and_curvatures_without_one(has_posterior):
     net, data = network(), experience([0, 1], 20)
-    precision = {name: 1 + 9 * torch.rand_like(p) for name, p in net.named_parameters()}
-    posterior = Posterior(dict(net.named_parameters()), precision) if has_posterior else None
+    net.requires_grad_(has_posterior)  # without parameters that are learned there is no posterior
     algorithm = BayesDual(memory_size=12, condensation=None, selection=random_selection)
-    algorithm.end_experience(net, lambda x, t: net(x), data, 0, posterior)
+    algorithm.end_experience(net, lambda x, t: net(x), data, 0)
     z = algorithm.memory.exemplars
     p = net(z.x).softmax(1)
-    variance = last_layer_variance(net[:2](z.x), 1 / precision["2.weight"], 1 / precision["2.bias"])
-    want = leverage(p, variance) if has_posterior else curvature(p).sum(1)
+    if has_posterior:
+        variance = algorithm.posterior.variance
+        want = leverage(p, last_layer_variance(net[:2](z.x), variance["2.weight"], variance["2.bias"]))
+    else:
+        assert algorithm.posterior is None
+        want = curvature(p).sum(1)
     assert torch.allclose(z.scores, want, rtol=1e-5)
 
 

@@ -428,7 +428,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("temperature of the soft labels ignored", "z.weights, self.temperature)", "z.weights, 1.0)"),
         (
             "scores without the posterior",
-            "score_examples(module, predict, data, rows, posterior, device)",
+            "score_examples(module, predict, data, rows, self.posterior, device)",
             "score_examples(module, predict, data, rows, None, device)",
         ),
         ("soft labels not renewed", "self.memory.relabel(predict, self.temperature, self._generator)", "pass"),
