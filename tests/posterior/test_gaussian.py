@@ -136,10 +136,11 @@ def test_files_of_before_hold_precisions(tmp_path):
 def test_the_posterior_of_another_network_is_refused_in_a_sentence(tmp_path):
     posterior, _ = of_all_data()
     posterior.save(tmp_path / "p.safetensors")
-    for other, message in (
+    of_another = (
         (nn.Linear(4, 2), r"0.bias has shape \(3,\) there and None in the network"),
         (MLP_OF_5, r"0.weight has shape \(3, 4\)"),
-    ):
+    )
+    for other, message in of_another:
         with pytest.raises(ValueError, match=f"p.safetensors is of another network: {message}"):
             Posterior.load(tmp_path / "p.safetensors", other)
 
