@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 K_MEANS_ROUNDS = 8
+TOGETHER = 250  # centres that are looked for at once
 
 
 def herd(features: Tensor, n: int) -> Tensor:
@@ -36,8 +37,23 @@ def herd(features: Tensor, n: int) -> Tensor:
 
 
 def one_of_each_cluster(x: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Clusters the rows of ``x`` (N, D) and returns the row nearest to each centre, in random order, with weights 1."""
-    rows = nearest_to_centres(x, k_means(x, min(n, len(x)), generator))
+    """Clusters the rows of ``x`` (N, D) and returns the row nearest to each centre, in random order, with weights 1.
+
+    Many centres are found in parts, each among its share of the rows, so that the time grows with N and not with N n.
+    """
+    if n >= len(x):
+        rows = torch.arange(len(x))
+    elif n <= TOGETHER:
+        rows = nearest_to_centres(x, k_means(x, n, generator))
+    else:
+        order = torch.randperm(len(x), generator=generator)
+        parts, found = -(-n // TOGETHER), []
+        for i in range(parts):
+            mine = order[i::parts]
+            share = n // parts + (i < n % parts)
+            part = x[mine.to(x.device)]
+            found.append(mine[nearest_to_centres(part, k_means(part, min(share, len(part)), generator))])
+        rows = torch.cat(found)
     return rows[torch.randperm(len(rows), generator=generator)], torch.ones(len(rows))
 
 

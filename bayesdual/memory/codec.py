@@ -32,7 +32,8 @@ from torch import Tensor
 
 DEAD = 0.15  # share of a step by which the zone around zero is wider
 FINE = 8.0  # u
-ROUNDS = 3  # of b: rounding and clipping shift the mean a little
+BATCH = 500  # images that stay in the processor's cache
+ROUNDS = 3  # of b, at most: rounding and clipping shift the mean a little
 DAMAGED = "the coded inputs of a memory are damaged: take another checkpoint or memory file."
 _HEADER = struct.Struct("<IHHHfIII")  # images, channels, height, width, step, bytes of b and of all, checksum
 
@@ -70,7 +71,7 @@ class CosineCodec:
                 f"inputs of type {x.dtype} and shape {tuple(x.shape)} are no images in uint8, which a codec needs: "
                 "keep them as they are."
             )
-        c = coefficients(x.cpu().float()).flatten(1)
+        c = _transformed(x.cpu())
         place = y.cpu().unique(return_inverse=True)[1]
         share = (
             weights.cpu().to(c) / torch.zeros(int(place.max()) + 1).index_add_(0, place, weights.cpu().float())[place]
@@ -78,8 +79,11 @@ class CosineCodec:
         means = _fine(_sums(c, share, place))
         q = self._steps(c - FINE * means[place])
         for _ in range(ROUNDS):
-            seen = coefficients(self._images(q, means, place, x.shape).float()).flatten(1)
-            means = means + _fine(_sums(c - seen, share, place))
+            seen = _transformed(self._images(q, means, place, x.shape))
+            missing = _fine(_sums(c - seen, share, place))
+            if not missing.any():
+                break
+            means = means + missing
         base = _packed(means.to(torch.int32).view(1, -1).numpy())
         body = base + _packed(q.T.to(torch.int32).contiguous().numpy())
         return _HEADER.pack(*x.shape, self.step, len(base), len(body), zlib.crc32(body)) + body
@@ -109,8 +113,11 @@ class CosineCodec:
         )
 
     def _images(self, q: Tensor, means: Tensor, place: Tensor, shape: Sequence[int]) -> Tensor:
-        c = self.step * q + FINE * means[place]
-        return pixels(c.view(*shape)).round().clamp(0, 255).to(torch.uint8)
+        images = []
+        for some, of in zip(q.split(BATCH), place.split(BATCH), strict=True):
+            c = self.step * some + FINE * means[of]
+            images.append(pixels(c.view(-1, *shape[1:])).round_().clamp_(0, 255).to(torch.uint8))
+        return torch.cat(images)
 
     def _steps(self, c: Tensor) -> Tensor:
         return c.sign() * (c.abs() / self.step + (0.5 - DEAD)).floor()
@@ -119,6 +126,10 @@ class CosineCodec:
 def is_codable(x: Tensor) -> bool:
     """Whether inputs are images in uint8, of shape (N, C, H, W)."""
     return x.dtype == torch.uint8 and x.dim() == 4
+
+
+def _transformed(x: Tensor) -> Tensor:
+    return torch.cat([coefficients(some.float()).flatten(1) for some in x.split(BATCH)])
 
 
 def coefficients(x: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from bayesdual.memory.exemplars import IMPOSSIBLE, Exemplars
 from bayesdual.memory.spread import Spread
 from bayesdual.stream import Predict
 
-PREDICTIONS = 8  # that a soft label is the mean of
+PREDICTIONS = 8  # that a soft label is the mean of; fewer of many vectors, which stand for less each
+ALL = 8000  # predictions of a memory, at least one each
 BATCH = 1000
 
 
@@ -52,9 +53,9 @@ def mean_predictions(
         temperature: T.
         generator: Source of randomness, on the CPU.
     """
-    labels = []
+    labels, n = [], max(1, min(PREDICTIONS, ALL // len(z)))
     for x, t in zip(z.x.split(BATCH), z.tasks.split(BATCH), strict=True):
-        noisy = (spread.around(x, examples, 1.0, generator) for _ in range(PREDICTIONS))
+        noisy = (spread.around(x, examples, 1.0, generator) for _ in range(n))
         total = reduce(torch.add, ((predict(part, t).float() / temperature).softmax(1) for part in noisy))
-        labels.append((temperature * (total / PREDICTIONS).log()).clamp_min(IMPOSSIBLE))
+        labels.append((temperature * (total / n).log()).clamp_min(IMPOSSIBLE))
     return torch.cat(labels)

@@ -14,6 +14,8 @@ variance, and the curvature of weights there with it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,7 @@ from bayesdual.stream import normalise, standardise
 
 STAND_INS = 1600  # at least about as many, whatever the memory's size
 COPIES = 4  # at least, of each exemplar
+MOST = 4000  # of more exemplars, some stand for all
 
 
 def stand_ins(
@@ -40,7 +43,10 @@ def stand_ins(
     if z is None:
         return None
     images = z.x.dim() == 4
-    copies = max(COPIES, -(-STAND_INS // len(z))) if memory.spread or images else 1
+    if len(z) > MOST:
+        z = memory.draw(MOST, generator)
+        z = replace(z, weights=z.weights * (memory.examples_seen / MOST))
+    copies = min(max(COPIES, -(-STAND_INS // len(z))), -(-MOST // len(z))) if memory.spread or images else 1
     x = torch.cat([z.x] * copies)
     if memory.spread:
         levels = memory.spread.around(x.float(), memory.examples_seen, 1.0, generator)

@@ -27,6 +27,7 @@ from bayesdual.memory.exemplars import Exemplars
 from bayesdual.memory.spread import Spread
 from bayesdual.models import sees_means
 
+TOGETHER = 500  # exemplars of which the nearest is found
 SCATTERED = 300  # inputs that are asked how far they are from what stands for them
 
 
@@ -130,7 +131,7 @@ def cell_means(x: Tensor, weights: Tensor, n: int) -> Condensed:
             f"inputs of type {x.dtype} have no mean: give algorithm.condensation null, to keep exemplars as they are."
         )
     flat = x.flatten(1).float()
-    cell = torch.cat([torch.arange(n, device=x.device), torch.cdist(flat[n:], flat[:n]).argmin(1)])
+    cell = torch.cat([torch.arange(n, device=x.device), _nearest(flat[n:], flat[:n])])
     weights = weights.to(flat)
     totals = torch.zeros(n, device=x.device).index_add_(0, cell, weights)
     sums = torch.zeros_like(flat[:n]).index_add_(0, cell, flat * weights[:, None])
@@ -138,6 +139,15 @@ def cell_means(x: Tensor, weights: Tensor, n: int) -> Condensed:
     deviations = deviations_from(means[cell], flat, weights).view(-1, *x.shape[1:])
     means = means.view(n, *x.shape[1:])
     return Condensed((means.round() if x.dtype == torch.uint8 else means).to(x.dtype), totals, deviations)
+
+
+def _nearest(x: Tensor, centres: Tensor) -> Tensor:
+    """The centre (n, D) of each row of ``x`` (m, D), shape (m,): of many centres, the nearest of some."""
+    parts = -(-len(centres) // TOGETHER)
+    nearest = torch.empty(len(x), dtype=torch.int64, device=x.device)
+    for i in range(parts):
+        nearest[i::parts] = torch.cdist(x[i::parts], centres[i::parts]).argmin(1) * parts + i
+    return nearest
 
 
 def deviations_from(centres: Tensor, x: Tensor, weights: Tensor) -> Tensor:

@@ -55,6 +55,20 @@ def test_coverage_takes_one_of_each_cluster():
     assert sum(hits) > sum(chance) + 8  # k-means may merge two clusters; four random examples mostly miss one
 
 
+def test_many_clusters_are_found_in_parts_and_cover_as_well_and_all_are_taken_where_there_is_room():
+    x = torch.randn(3000, 4, generator=seeded())
+    rows, _ = one_of_each_cluster(x, 800, seeded())
+    assert len(rows.unique()) == 800
+
+    def gap(rows):
+        return float(torch.cdist(x, x[rows]).min(1).values.square().mean())
+
+    chance = [gap(torch.randperm(3000, generator=seeded(s))[:800]) for s in range(5)]
+    assert gap(rows) < 0.95 * min(chance)
+    rows, weights = one_of_each_cluster(x[:300], 900, seeded())
+    assert sorted(rows.tolist()) == list(range(300)) != rows.tolist() and len(weights) == 300
+
+
 def test_no_example_is_nearest_to_two_centres():
     x = torch.tensor([[0.0], [1.0], [5.0]])
     centres = torch.tensor([[0.0], [0.0], [0.1]])

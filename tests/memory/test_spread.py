@@ -81,7 +81,7 @@ def exemplars(x):
 
 def test_soft_labels_are_mean_predictions_and_less_sure_than_those_of_the_means():
     torch.manual_seed(0)
-    network, z, spread = nn.Linear(2, 3), exemplars(3 * torch.randn(1500, 2)), spread_of(4 * COVARIANCE)
+    network, z, spread = nn.Linear(2, 3), exemplars(3 * torch.randn(900, 2)), spread_of(4 * COVARIANCE)
     with torch.no_grad():
         once, again = (
             mean_predictions(lambda x, t: network(x), z, spread, 1, 2.0, generator(s)).div(2).softmax(1)
@@ -186,3 +186,15 @@ def test_every_process_replays_its_part_of_the_same_draw():
         algorithm._rank, algorithm._ranks = rank, 2
         parts.append(algorithm.replay().x)
     assert torch.equal(torch.stack(parts, 1).flatten(0, 1), alone.replay().x)
+
+
+@pytest.mark.parametrize(("n", "draws"), [(200, 8), (2000, 4), (9000, 1)])
+def test_soft_labels_of_many_vectors_are_means_of_fewer_predictions(n, draws):
+    seen = []
+
+    def predict(x, t):
+        seen.append(len(x))
+        return x @ torch.ones(2, 3)
+
+    mean_predictions(predict, exemplars(torch.randn(n, 2)), spread_of(COVARIANCE), 1, 2.0, generator())
+    assert sum(seen) == n * draws

@@ -51,6 +51,15 @@ def test_images_as_they_were_are_rolled():
     assert normalised.dtype == torch.float32 and normalised.min() >= -1.61 and normalised.max() <= 2.41
 
 
+def test_some_of_many_exemplars_stand_for_all_as_often_as_they_should():
+    x = torch.arange(5000).view(5000, 1, 1, 1).expand(-1, 1, 1, 2).div(5000).contiguous()
+    past = stand_ins(memory_of(x), (), (), generator())
+    assert len(past.inputs) == 4000
+    w = torch.linspace(1, 9, 5000)
+    assert float(past.weights.sum()) == round(float(w.sum())) and len(past.weights.unique()) == 1
+    assert abs(float(past.inputs[:, 0].mean()) - float(w @ x[:, 0, 0, 0] / w.sum())) < 0.01
+
+
 def test_other_inputs_stand_once_and_as_they_are_and_an_empty_memory_for_nothing():
     tokens = torch.randint(9, (6, 5))
     past = stand_ins(memory_of(tokens), (), (), generator())

@@ -20,6 +20,14 @@ def test_the_rest_is_merged_into_the_nearest_by_hand():
     assert float(deviations.T @ deviations) == pytest.approx(lost.item())
 
 
+def test_of_many_vectors_the_nearest_of_some_takes_the_rest_in():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(4000, 1, generator=generator)
+    merged, weights, _ = cell_means(x, torch.ones(4000), 1200)
+    assert float(weights.sum()) == 4000 and float(weights @ merged[:, 0]) == pytest.approx(float(x.sum()), rel=1e-5)
+    assert float((merged - x[:1200]).abs().max()) < 0.02  # some 3 of 400 a cell
+
+
 def test_the_deviations_of_many_are_measured_on_some():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1600, 3, generator=generator) @ torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 3.0]])

@@ -261,8 +261,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/memory/test_spread.py",
         (
             "soft labels: logits of another temperature",
-            "(temperature * (total / PREDICTIONS).log())",
-            "(total / PREDICTIONS).log()",
+            "(temperature * (total / n).log())",
+            "(total / n).log()",
         ),
     ),
     *mutants(
