@@ -25,7 +25,7 @@ from bayesdual.learner.random_state import random_state, set_random_state
 from bayesdual.memory import IMPOSSIBLE
 from bayesdual.models import evaluating
 from bayesdual.posterior import Posterior
-from bayesdual.prediction import PredictionName, prediction_by
+from bayesdual.prediction import PredictionName, check_last_layer, prediction_by
 from bayesdual.schedule import lower_learning_rate
 from bayesdual.stream import Batch, normalise, task_classes
 
@@ -142,6 +142,8 @@ class Learner(LightningModule):
                 "give the network as many."
             )
         stream.check_labels(n_logits)
+        if self._uses_posterior:
+            self._check_posterior(sample)
         if not self._takes_task_labels:
             self.task_mask = task_classes(train, n_logits)
         if stage == "fit":
@@ -326,6 +328,17 @@ class Learner(LightningModule):
         """Writes scalars at the global step: one axis for the whole stream."""
         for logger in self.trainer.loggers:
             logger.log_metrics({k: float(v) for k, v in values.items()}, self.trainer.global_step)
+
+    def _check_posterior(self, data: Any) -> None:
+        """Refuses at the start what predictions by the posterior would fail on when the first experience ends."""
+        memory = self.algorithm.memory
+        if not memory.budget and memory.max_bytes is None:
+            raise ValueError(
+                "model.prediction needs the posterior of all data, which is measured on the memory: give a memory_size "
+                "above 0, or model.prediction mean."
+            )
+        with evaluating(self.network):
+            check_last_layer(self.network, self, data.inputs(torch.arange(1)), data.tasks[:1])
 
     def _count_logits(self, data: Any) -> int:
         x = data.inputs(torch.arange(1))

@@ -9,7 +9,7 @@ from bayesdual.posterior.function_variance import (
 )
 from bayesdual.posterior.gaussian import UNMARKED, HasPrecision, Posterior
 from bayesdual.posterior.ggn import draw_pairs, ggn_diagonal, squared_gradients
-from bayesdual.posterior.last_layer import LastLayerPosterior, last_layer_variance, watching_last_linear
+from bayesdual.posterior.last_layer import LastLayerPosterior, check_size, last_layer_variance, watching_last_linear
 from bayesdual.posterior.past import PRIOR_PRECISION, posterior_of_past
 from bayesdual.posterior.sensitivity import (
     Sensitivities,
@@ -35,6 +35,7 @@ __all__ = [
     "Sensitivities",
     "StandIns",
     "UNMARKED",
+    "check_size",
     "curvature",
     "directional_variance",
     "draw_pairs",

@@ -39,6 +39,19 @@ def last_layer_variance(features: Tensor, weight_variance: Tensor, bias_variance
     return variance if bias_variance is None else variance + bias_variance
 
 
+def check_size(weights: int) -> None:
+    """Refuses a last layer of more weights than covariances are computed of.
+
+    Raises:
+        ValueError: It has more.
+    """
+    if weights > LARGEST:
+        raise ValueError(
+            f"the last layer has {weights} weights, and covariances are computed of at most {LARGEST}: predict by the "
+            "mean."
+        )
+
+
 class LastLinear:
     """The linear layer that was called last in the latest forward pass, and what went into it.
 
@@ -123,11 +136,7 @@ class LastLayerPosterior:
             ValueError: It would be too large.
         """
         classes, size = self.probabilities.shape[1], self.features.shape[1]
-        if classes * size > LARGEST:
-            raise ValueError(
-                f"the last layer has {classes * size} weights, and covariances are computed of at most {LARGEST}: "
-                "predict by the mean."
-            )
+        check_size(classes * size)
         p, phi = self.probabilities, self.features
         h = phi.new_empty(classes, size, classes, size)
         for c in range(classes):

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 from torch import Tensor, nn
 
 from bayesdual.posterior import Posterior
+from bayesdual.prediction.last_layer import check_last_layer
 from bayesdual.prediction.linearised import Linearised, probit
 from bayesdual.prediction.mean import ByMean
 from bayesdual.prediction.samples import BySamples
@@ -58,6 +59,7 @@ __all__ = [
     "Linearised",
     "Prediction",
     "PredictionName",
+    "check_last_layer",
     "prediction_by",
     "probit",
 ]

@@ -5,8 +5,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bayesdual.posterior import LastLayerPosterior, Posterior, watching_last_linear
+from bayesdual.posterior import LastLayerPosterior, Posterior, check_size, watching_last_linear
 from bayesdual.stream import Predict
+
+
+@torch.no_grad()
+def check_last_layer(module: nn.Module, predict: Predict, x: Tensor, t: Tensor) -> None:
+    """Refuses a network that will have no posterior of its last layer.
+
+    Args:
+        module: The network, in eval mode.
+        predict: Its logits.
+        x: An input, shape (1, ...).
+        t: Its task label, shape (1,).
+
+    Raises:
+        ValueError: The logits are not the output of one linear layer, or it is too large.
+    """
+    with watching_last_linear(module) as last:
+        f = predict(x, t).float()
+    if last.layer is None or not last.gives(f):
+        raise ValueError(
+            "model.prediction needs a network whose logits are the output of one linear layer, and model.network's are "
+            "not: give model.prediction mean."
+        )
+    check_size(last.layer.weight.numel() + (0 if last.layer.bias is None else last.layer.bias.numel()))
 
 
 @torch.no_grad()

@@ -153,10 +153,25 @@ def test_evaluations_predict_by_the_posterior_and_a_checkpoint_says_the_same(tmp
     assert model.latest_evaluation["nll"] == pytest.approx(results["nll"], rel=1e-5)
 
 
-def by(prediction):
+def by(prediction, **settings):
     torch.manual_seed(0)
-    algorithm_of = learner()
+    algorithm_of = learner(**settings)
     return Learner(algorithm_of.network, algorithm_of.algorithm, ivon, lr_end=0.1, prediction=prediction)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"network": Sure()}, "logits are the output of one linear layer, and model.network's are not"),
+        ({"network": MLP(16, (2000,), 6)}, "12006 weights, and covariances are computed of at most 8192"),
+        ({"memory_size": 0}, "needs the posterior of all data, which is measured on the memory"),
+    ],
+)
+def test_what_has_no_posterior_of_its_last_layer_says_so_before_it_learns(tmp_path, settings, message):
+    model = by("linearised", **settings)
+    with pytest.raises(ValueError, match=message):
+        fit(model, blobs(), tmp_path)
+    assert not model.algorithm.memory.counts and not model.history.accuracy
 
 
 def test_task_labels_mask_the_head(tmp_path):
