@@ -7,7 +7,12 @@ from importlib.util import find_spec
 _LIGHTNING = ("lightning", "torchmetrics")
 _AVALANCHE = ("avalanche", "sklearn", "torchvision")
 _COMMANDS = ("filelock", "jsonargparse", "matplotlib", "omegaconf", "rich", "tensorboard", "yaml")
-MODULES = {"lightning": _LIGHTNING, "avalanche": _AVALANCHE, "all": (*_LIGHTNING, *_AVALANCHE, *_COMMANDS)}
+MODULES = {
+    "lightning": _LIGHTNING,
+    "avalanche": _AVALANCHE,
+    "conformal": ("sklearn",),
+    "all": (*_LIGHTNING, *_AVALANCHE, *_COMMANDS),
+}
 """The modules that extras of ``pyproject.toml`` bring."""
 
 

@@ -9,7 +9,7 @@ FLOORS = (
     ("extras", "files", "lazy", "sources", "tensors"),
     ("ivon", "measures", "models", "schedule", "stream"),
     ("posterior", "scenarios"),
-    ("kprior", "memory", "prediction"),
+    ("conformal", "kprior", "memory", "prediction"),
     ("algorithm",),
     ("learner",),
     ("configuration", "inspection"),

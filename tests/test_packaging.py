@@ -18,7 +18,19 @@ from bayesdual import extras
 REPOSITORY = Path(__file__).resolve().parents[1]
 NO_VENV = 'case "$*" in *venv*) exit 1;; esac'
 PACKAGES = ("bayesdual", "scenarios", "strategies", "configs")
-CORE = ("algorithm", "files", "ivon", "kprior", "measures", "memory", "models", "posterior", "scenarios", "stream")
+CORE = (
+    "algorithm",
+    "conformal",
+    "files",
+    "ivon",
+    "kprior",
+    "measures",
+    "memory",
+    "models",
+    "posterior",
+    "scenarios",
+    "stream",
+)
 NEEDS_LIGHTNING, NEEDS_AVALANCHE = (f"pip install 'bayesdual[{extra}]'." for extra in ("lightning", "avalanche"))
 NEEDS_ALL = "pip install 'bayesdual[all]'."
 
@@ -112,6 +124,8 @@ MISSING = {
     "from bayesdual.scenarios import SplitDigits": NEEDS_AVALANCHE,
     "from bayesdual.scenarios import digits; digits()": NEEDS_AVALANCHE,
     "from bayesdual.strategies import BayesDualPlugin": NEEDS_AVALANCHE,
+    "from bayesdual.conformal import ConformalRegressor": "pip install 'bayesdual[conformal]'.",
+    "from bayesdual.conformal import BinnedRegression": NEEDS_LIGHTNING,
     "from bayesdual.inspection import RunReport": NEEDS_ALL,
     "from bayesdual.configuration import resolve": NEEDS_ALL,
     "from bayesdual.comparison import Store": NEEDS_ALL,
