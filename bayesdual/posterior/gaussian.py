@@ -137,6 +137,11 @@ class Posterior:
         """Variances by parameter name; parameters known exactly are left out."""
         return {name: value.reciprocal() for name, value in self.precision.items()}
 
+    @property
+    def log_determinant(self) -> float:
+        """log |Sigma^-1|, over the parameters that are uncertain."""
+        return sum(float(value.double().log().sum()) for value in self.precision.values())
+
     def sample(self, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Draws all parameters, by name.
 

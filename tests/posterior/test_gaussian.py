@@ -224,3 +224,9 @@ def test_what_is_no_posterior_file_is_refused(tmp_path):
         Posterior.load(path)
     with pytest.raises(FileNotFoundError):
         Posterior.load(tmp_path / "none.safetensors")
+
+
+def test_the_log_determinant_is_that_of_the_precision():
+    posterior, _ = of_all_data()
+    whole = torch.cat([value.flatten() for value in posterior.precision.values()]).double()
+    assert posterior.log_determinant == pytest.approx(float(torch.logdet(torch.diag(whole))))
