@@ -122,6 +122,23 @@ class BayesDual:
         self._examples = 0  # of the experience under way
         self._rank, self._ranks = 0, 1
 
+    def check_budget(self, data: ExperienceData, classes: int) -> None:
+        """Refuses a budget that will not hold an exemplar of each class, before anything is learned.
+
+        Args:
+            data: Examples like those that come.
+            classes: Number of classes of the whole stream.
+
+        Raises:
+            ValueError: It holds less.
+        """
+        self.memory.check_bytes(data.inputs(torch.arange(min(len(data.y), classes))), classes)
+        if 0 < self.memory.budget < classes and self.memory.max_bytes is None:
+            raise ValueError(
+                f"memory_size is {self.memory.budget}, but data.benchmark has {classes} classes: give it at least one "
+                "example per class, or 0 for no memory."
+            )
+
     def begin_experience(
         self, data: ExperienceData, device: torch.device | str = "cpu", rank: int = 0, ranks: int = 1
     ) -> None:

@@ -147,12 +147,7 @@ class Learner(LightningModule):
         if not self._takes_task_labels:
             self.task_mask = task_classes(train, n_logits)
         if stage == "fit":
-            budget = self.algorithm.memory.budget
-            if 0 < budget < n_classes:
-                raise ValueError(
-                    f"memory_size is {budget}, but data.benchmark has {n_classes} classes: "
-                    "give it at least one example per class, or 0 for no memory."
-                )
+            self.algorithm.check_budget(sample, n_classes)
             if stream.finished and self.trainer.ckpt_path is None:
                 self._start_again(stream)
             _arrange(self.trainer, stream)

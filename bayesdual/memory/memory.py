@@ -150,16 +150,32 @@ class Memory:
         """
         if self.max_bytes is None:
             return
-        if self._exemplars is None:
-            one = torch.zeros_like(y)
-            sample = Exemplars(x, y, one, torch.zeros(len(y), 0), torch.ones(len(y)), one.float(), one, one)
-            packed, n = pack(sample, {}), len(y)
-        else:
-            packed, n = self._packed, len(self)
+        packed, n = (pack(_plain(x, y), {}), len(y)) if self._exemplars is None else (self._packed, len(self))
         beside = 2 * x[0].numel() + sum(len(packed[name]) for name in ("counts",))
         each = (len(packed["inputs"]) + len(packed["weights"]) + len(packed["labels"])) / n
         self.budget = int(max(0.0, self.max_bytes - beside) / each)
         self._refuse_too_few(classes, each + beside / classes)
+
+    def check_bytes(self, x: Tensor, classes: int) -> None:
+        """Refuses a budget in bytes that has no room for an exemplar of each class of a stream.
+
+        Args:
+            x: Some inputs like those that come, shape (n, ...).
+            classes: How many classes there will be.
+
+        Raises:
+            ValueError: It has not.
+        """
+        if self.max_bytes is None:
+            return
+        rows = torch.arange(classes) % len(x)
+        packed = pack(_plain(x[rows], torch.arange(classes)), {(c, 0): 1 for c in range(classes)})
+        needed = sum(size_of(packed).values()) + 2 * x[0].numel()
+        if needed > self.max_bytes:
+            raise ValueError(
+                f"memory_bytes is {self.max_bytes}, and one exemplar for each of the {classes} classes takes {needed}: "
+                "give at least as many."
+            )
 
     def _refuse_too_few(self, classes: int, each: float) -> None:
         if self.budget < classes:
@@ -345,6 +361,12 @@ class Memory:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         return memory
+
+
+def _plain(x: Tensor, y: Tensor) -> Exemplars:
+    """Inputs as exemplars of which nothing else is known."""
+    zeros = torch.zeros_like(y)
+    return Exemplars(x, y, zeros, torch.zeros(len(y), 0), torch.ones(len(y)), zeros.float(), zeros, zeros)
 
 
 def _as_tensors(packed: Packed) -> dict[str, Tensor]:

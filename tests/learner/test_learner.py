@@ -153,6 +153,15 @@ def test_evaluations_predict_by_the_posterior_and_a_checkpoint_says_the_same(tmp
     assert model.latest_evaluation["nll"] == pytest.approx(results["nll"], rel=1e-5)
 
 
+def test_a_budget_in_bytes_that_is_too_small_for_the_whole_stream_says_so_before_it_learns(tmp_path):
+    model = learner(memory_size=None, memory_bytes=150)  # enough for the two classes of an experience
+    with pytest.raises(
+        ValueError, match=r"memory_bytes is 150, and one exemplar for each of the 6 .* takes 2\d\d: give"
+    ):
+        fit(model, blobs(), tmp_path)
+    assert not model.algorithm.memory.counts and not model.history.accuracy
+
+
 def by(prediction, **settings):
     torch.manual_seed(0)
     algorithm_of = learner(**settings)
