@@ -9,7 +9,7 @@ FLOORS = (
     ("extras", "files", "lazy", "sources", "tensors"),
     ("ivon", "measures", "models", "schedule", "stream"),
     ("posterior", "scenarios"),
-    ("conformal", "kprior", "memory", "prediction"),
+    ("conformal", "kprior", "memory", "merging", "prediction"),
     ("algorithm",),
     ("learner",),
     ("configuration", "inspection"),

@@ -9,6 +9,7 @@ from bayesdual.posterior.function_variance import (
 )
 from bayesdual.posterior.gaussian import UNMARKED, HasPrecision, Posterior
 from bayesdual.posterior.ggn import draw_pairs, ggn_diagonal, squared_gradients
+from bayesdual.posterior.kronecker import Curvature, KroneckerFactors, kronecker_curvature
 from bayesdual.posterior.last_layer import LastLayerPosterior, check_size, last_layer_variance, watching_last_linear
 from bayesdual.posterior.past import PRIOR_PRECISION, posterior_of_past
 from bayesdual.posterior.sensitivity import (
@@ -25,8 +26,10 @@ from bayesdual.posterior.stand_ins import StandIns, drawn_examples, joined
 from bayesdual.posterior.survey import SCORING_BATCH, Scored, score_examples
 
 __all__ = [
+    "Curvature",
     "HasPrecision",
     "HasVariance",
+    "KroneckerFactors",
     "LastLayerPosterior",
     "PRIOR_PRECISION",
     "Posterior",
@@ -45,6 +48,7 @@ __all__ = [
     "function_variance_mc",
     "ggn_diagonal",
     "joined",
+    "kronecker_curvature",
     "last_layer_variance",
     "leave_one_out_logits",
     "leave_one_out_nll",

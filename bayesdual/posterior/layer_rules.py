@@ -46,7 +46,7 @@ def _convolution(delta: Tensor, input: Tensor, weight: Tensor | None, bias: Tens
     groups, kernel = options.get("groups", 1), options["weight"].shape[2:]
     delta = delta.flatten(3).unflatten(2, (groups, -1))  # (K, B, G, O / G, L)
     weight = None if weight is None else weight.flatten(1).unflatten(0, (groups, -1))  # (G, O / G, I)
-    yield from _shared_pieces(delta, lambda rows: _patches(input[rows], kernel, groups, options), weight, bias)
+    yield from _shared_pieces(delta, lambda rows: unfolded(input[rows], kernel, groups, options), weight, bias)
 
 
 def _channel_norm(delta: Tensor, input: Tensor, weight: Tensor | None, bias: Tensor | None, options: dict) -> Pieces:
@@ -154,7 +154,7 @@ def _rows_first(factor: Tensor) -> Tensor:
     return factor.movedim(0, 1).unsqueeze(1)
 
 
-def _patches(input: Tensor, kernel: Sequence[int], groups: int, options: dict) -> Tensor:
+def unfolded(input: Tensor, kernel: Sequence[int], groups: int, options: dict) -> Tensor:
     """What a convolution of any dimension sees at each position: (B, channels, ...) -> (B, G, I, L)."""
     axes = len(kernel)
     stride, dilation = _per_axis(options.get("stride", 1), axes), _per_axis(options.get("dilation", 1), axes)

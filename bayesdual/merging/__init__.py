@@ -1,0 +1,24 @@
+"""Models that were trained from a common base, made one: each by what it is sure of."""
+
+from bayesdual.merging.average import average
+from bayesdual.merging.block import Block
+from bayesdual.merging.fisher import fisher
+from bayesdual.merging.gradient_matching import gradient_matching
+from bayesdual.merging.merge import merge
+from bayesdual.merging.regmean import regmean
+from bayesdual.merging.streaming import METHODS, Method
+from bayesdual.merging.task_arithmetic import task_arithmetic
+from bayesdual.merging.ties import ties
+
+__all__ = [
+    "METHODS",
+    "Block",
+    "Method",
+    "average",
+    "fisher",
+    "gradient_matching",
+    "merge",
+    "regmean",
+    "task_arithmetic",
+    "ties",
+]
