@@ -31,7 +31,7 @@ from bayesdual.stream import Predict
 
 PRIOR_PRECISION = 8.0  # delta
 PAIRS = 1000  # of an example and a label, over which the diagonal is a sum
-BATCH = 500
+BATCH = 200  # more do not fit a processor's cache
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from bayesdual.posterior.last_layer import watching_last_linear
 from bayesdual.posterior.sensitivity import curvature, leverage
 from bayesdual.stream import ExperienceData, Predict
 
-SCORING_BATCH = 1000
+SCORING_BATCH = 200  # more do not fit a processor's cache
 
 
 @dataclass(frozen=True)
