@@ -5,6 +5,10 @@
 with H the precision of all weights of the last layer jointly (``bayesdual/posterior/last_layer.py``). In the last layer
 the network is linear, so that the logits are Gaussian without an approximation.
 
+The factor takes each logit for itself. A shift of all logits, which softmax does not see and only the prior holds, is
+part of every v_c, and makes this less sure than the average over samples is; on Fashion-MNIST the former is the better
+calibrated (docs/bayes_duality.md).
+
 Sources: MacKay, "The evidence framework applied to classification networks", Neural Computation 1992 (the factor);
 Kristiadi, Hein & Hennig, ICML 2020 (the last layer).
 """
