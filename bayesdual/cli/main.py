@@ -40,6 +40,10 @@ def run(argv: list[str]) -> None:
         from bayesdual.cli import list as listing
 
         listing.main(argv[1:])
+    elif command == "merge":
+        from bayesdual.cli import merge
+
+        merge.main(argv[1:])
     elif command in COMMANDS or command.startswith("-"):  # settings may come before the command
         run_configured(argv)
     else:

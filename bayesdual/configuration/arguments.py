@@ -30,6 +30,7 @@ RUN_COMMANDS = {
 COMMANDS = {
     **RUN_COMMANDS,
     "compare": "Learn by many methods, ours and baselines, tuned by the same budget, and tabulate.",
+    "merge": "Make one model of several that were trained from a common base.",
     "list": "Name the scenarios, networks, selections, priors, methods and baselines that there are.",
 }
 BENCHMARK = "data.benchmark"

@@ -5,6 +5,7 @@ from bayesdual.merging.block import Block
 from bayesdual.merging.fisher import fisher
 from bayesdual.merging.gradient_matching import gradient_matching
 from bayesdual.merging.merge import merge
+from bayesdual.merging.merge_files import merge_files
 from bayesdual.merging.regmean import regmean
 from bayesdual.merging.streaming import METHODS, Method
 from bayesdual.merging.task_arithmetic import task_arithmetic
@@ -18,6 +19,7 @@ __all__ = [
     "fisher",
     "gradient_matching",
     "merge",
+    "merge_files",
     "regmean",
     "task_arithmetic",
     "ties",

@@ -23,7 +23,7 @@ from bayesdual.merging.task_arithmetic import task_arithmetic
 from bayesdual.merging.ties import ties
 from bayesdual.posterior import Curvature, KroneckerFactors
 
-PART = 2**21  # entries of a parameter that are merged at a time
+PART = 2**18  # entries of a parameter that are merged at a time
 FAR = 5.0  # as many times farther from the base than from one another, models are not of this base
 
 
@@ -183,20 +183,29 @@ def merged_curvature(base: Model, models: Sequence[Model], recipe: Recipe) -> It
     for name, shape in base.weights.shapes.items():
         if any(name not in model.diagonal.shapes for model in models):
             continue
-        h = [_checked(m, name).view(m.diagonal.shapes[name]) * s for m, s in zip(models, recipe.scales, strict=True)]
-        h0 = _checked(base, name).view(shape) * recipe.base_scale if name in base.diagonal.shapes else None
         if name in heads:
-            lists = [range(len(part)) for part in h] if recipe.classes is None else recipe.classes
-            rows = max(shape[0], *(1 + max(classes) for classes in lists))
-            total = h[0].new_zeros(rows, *shape[1:])
-            for part, classes in zip(h, lists, strict=True):
-                total[list(classes)] += recipe.alpha * part
-            if h0 is not None:
-                total[: len(h0)] += h0
-            yield name, total
-        else:
-            total = recipe.alpha * sum(h[1:], h[0])
-            yield name, total if h0 is None else total + h0
+            yield name, _curvature_of_head(name, shape, base, models, recipe)
+            continue
+        dtype = torch.promote_types(models[0].diagonal.read(name, slice(0, 1)).dtype, torch.float32)
+        result = torch.zeros(shape.numel(), dtype=dtype)
+        for part in _parts(shape.numel(), PART):
+            for model, s in zip(models, recipe.scales, strict=True):
+                result[part] += recipe.alpha * s * _checked(model, name, part)
+            if name in base.diagonal.shapes:
+                result[part] += recipe.base_scale * _checked(base, name, part)
+        yield name, result.view(shape)
+
+
+def _curvature_of_head(name: str, shape: torch.Size, base: Model, models: Sequence[Model], recipe: Recipe) -> Tensor:
+    h = [_checked(model, name).view(model.diagonal.shapes[name]) for model in models]
+    lists = [range(len(part)) for part in h] if recipe.classes is None else recipe.classes
+    rows = max(shape[0], *(1 + max(classes) for classes in lists))
+    total = h[0].new_zeros(rows, *shape[1:])
+    for part, s, classes in zip(h, recipe.scales, lists, strict=True):
+        total[list(classes)] += recipe.alpha * s * part
+    if name in base.diagonal.shapes:
+        total[: shape[0]] += recipe.base_scale * _checked(base, name).view(shape)
+    return total
 
 
 def check_names(base: Model, models: Sequence[Model], classes: Sequence[Sequence[int]] | None) -> set[str]:
@@ -231,9 +240,7 @@ def _parameter(
     """A parameter merged by itself, part by part if its method allows it."""
     method = METHODS[recipe.method]
     result = torch.empty_like(like).reshape(-1)
-    step = PART if method.entries else max(1, result.numel())
-    for start in range(0, result.numel(), step):
-        part = slice(start, start + step) if method.entries else WHOLE
+    for part in _parts(result.numel(), PART) if method.entries else [WHOLE]:
         weights = [_finite(model, name, part) for model in (base, *models)]
         known = method.curvature and not all(torch.equal(weights[0], other) for other in weights[1:])
         h: list[Curvature | None] = [None] * len(models)
@@ -248,6 +255,11 @@ def _parameter(
             distances.add(block)
         result[part] = (recipe.merge(block) if known or not method.curvature else block.base).to(like.dtype).reshape(-1)
     return result.view(like.shape)
+
+
+def _parts(entries: int, step: int) -> Iterator[slice]:
+    for start in range(0, entries, step):
+        yield slice(start, start + step)
 
 
 def _layer(name: str, base: Model, models: Sequence[Model], recipe: Recipe) -> tuple[Block, str | None]:

@@ -7,9 +7,15 @@ from bayesdual.posterior.function_variance import (
     function_variance,
     function_variance_mc,
 )
-from bayesdual.posterior.gaussian import UNMARKED, HasPrecision, Posterior
+from bayesdual.posterior.gaussian import POSTERIOR_FORMATS, UNMARKED, HasPrecision, Posterior
 from bayesdual.posterior.ggn import draw_pairs, ggn_diagonal, squared_gradients
-from bayesdual.posterior.kronecker import Curvature, KroneckerFactors, kronecker_curvature
+from bayesdual.posterior.kronecker import (
+    Curvature,
+    KroneckerFactors,
+    kronecker_curvature,
+    load_curvature,
+    save_curvature,
+)
 from bayesdual.posterior.last_layer import LastLayerPosterior, check_size, last_layer_variance, watching_last_linear
 from bayesdual.posterior.past import PRIOR_PRECISION, posterior_of_past
 from bayesdual.posterior.sensitivity import (
@@ -31,6 +37,7 @@ __all__ = [
     "HasVariance",
     "KroneckerFactors",
     "LastLayerPosterior",
+    "POSTERIOR_FORMATS",
     "PRIOR_PRECISION",
     "Posterior",
     "SCORING_BATCH",
@@ -49,6 +56,7 @@ __all__ = [
     "ggn_diagonal",
     "joined",
     "kronecker_curvature",
+    "load_curvature",
     "last_layer_variance",
     "leave_one_out_logits",
     "leave_one_out_nll",
@@ -56,6 +64,7 @@ __all__ = [
     "memory_perturbation",
     "posterior_of_past",
     "residual",
+    "save_curvature",
     "score_examples",
     "sensitivities",
     "squared_gradients",

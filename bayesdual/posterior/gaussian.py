@@ -24,6 +24,8 @@ from bayesdual.posterior.last_layer import LastLayerPosterior
 
 FORMAT = "bayesdual-posterior-2"
 FORMAT_1 = "bayesdual-posterior-1"  # precisions alone
+POSTERIOR_FORMATS = (FORMAT, FORMAT_1)
+"""What the header of a posterior's file says, now and before."""
 LAST = ("features", "probabilities", "weights")  # tensors of the last layer
 
 
@@ -260,7 +262,7 @@ class Posterior:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except SafetensorError as error:
             raise ValueError(f"{path} is not a posterior file, or is damaged ({error}).") from None
-        if header.get("format") not in (FORMAT, FORMAT_1):
+        if header.get("format") not in POSTERIOR_FORMATS:
             raise ValueError(f"{path} is not a posterior file: its header does not say {FORMAT}.")
         parts: dict[str, dict[str, Tensor]] = {"mean": {}, "curvature": {}, "last_layer": {}}
         for name, value in tensors.items():

@@ -18,18 +18,25 @@ NeurIPS 2023 (layers with positions: the "expand" setting).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from bayesdual.files import write_whole
 from bayesdual.posterior.backward import MEMORY
 from bayesdual.posterior.checks import differentiable, not_inference, refuse_train_mode
 from bayesdual.posterior.ggn import draw_pairs, squared_gradients
 from bayesdual.posterior.layer_rules import CONVOLUTION, RULES, slices, unfolded
 from bayesdual.posterior.recording import Layer, Plan, explain, plan_of, record
+
+FORMAT = "bayesdual-curvature-1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +132,50 @@ def kronecker_curvature(
         diagonal = squared_gradients(model, inputs[drawn], directions, memory_limit=memory_limit)
         result |= {name: value for name, value in diagonal.items() if name not in covered}
     return result
+
+
+def save_curvature(path: str | Path, curvature: Mapping[str, Curvature]) -> None:
+    """Writes a curvature to one safetensors file.
+
+    Args:
+        path: The file.
+        curvature: Diagonals and Kronecker factors by parameter name.
+    """
+    tensors, biases = {}, {}
+    for name, h in curvature.items():
+        if isinstance(h, Tensor):
+            tensors[f"diagonal/{name}"] = h
+        else:
+            tensors |= {f"inputs/{name}": h.inputs, f"outputs/{name}": h.outputs}
+            biases[name] = h.bias
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    header = {"format": FORMAT, "biases": json.dumps(biases)}
+    write_whole(path, lambda temporary: save_file(tensors, temporary, header))
+
+
+def load_curvature(path: str | Path) -> dict[str, Curvature]:
+    """Reads what :func:`save_curvature` wrote; executes nothing from it.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: The file is not one of a curvature, or is damaged.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a file of a curvature, or is damaged ({error}).") from None
+    if header.get("format") != FORMAT:
+        raise ValueError(f"{path} is not a file of a curvature: its header does not say {FORMAT}.")
+    curvature: dict[str, Curvature] = {
+        name.removeprefix("diagonal/"): value for name, value in tensors.items() if name.startswith("diagonal/")
+    }
+    for name, bias in json.loads(header["biases"]).items():
+        curvature[name] = KroneckerFactors(tensors[f"inputs/{name}"], tensors[f"outputs/{name}"], bias)
+    return curvature
 
 
 def _forwards(

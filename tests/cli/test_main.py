@@ -38,7 +38,7 @@ def test_what_prints_a_text_is_quick_and_loads_nothing_heavy(argv):
 def test_help_names_every_command():
     status, out, _ = call("--help")
     assert status == 0 and call("-h")[1] == out
-    for command in ("fit", "validate", "test", "predict", "compare", "list"):
+    for command in ("fit", "validate", "test", "predict", "compare", "merge", "list"):
         assert f"\n  {command} " in out
     assert all(len(line) <= 100 for line in out.splitlines())
 
