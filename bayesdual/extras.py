@@ -10,7 +10,7 @@ _COMMANDS = ("filelock", "jsonargparse", "matplotlib", "omegaconf", "rich", "ten
 MODULES = {
     "lightning": _LIGHTNING,
     "avalanche": _AVALANCHE,
-    "conformal": ("sklearn",),
+    "sklearn": ("sklearn",),
     "all": (*_LIGHTNING, *_AVALANCHE, *_COMMANDS),
 }
 """The modules that extras of ``pyproject.toml`` bring."""

@@ -22,7 +22,8 @@ from bayesdual.conformal.regression_as_classification import (
 )
 from bayesdual.conformal.sets import Interval, Sets, covered, lengths, superlevel_sets
 from bayesdual.conformal.split import Split
-from bayesdual.conformal.training import Fitted, Speaker, Training, fit_folds
+from bayesdual.conformal.stream import keep_for_calibration, one_threshold, thresholds_by_experience
+from bayesdual.conformal.training import Fitted, Training, fit_folds
 from bayesdual.lazy import attach
 
 __all__ = [
@@ -36,7 +37,6 @@ __all__ = [
     "Normalised",
     "RegressionAsClassification",
     "Sets",
-    "Speaker",
     "Split",
     "Training",
     "alarm",
@@ -51,12 +51,15 @@ __all__ = [
     "grid_by_range",
     "interpolate",
     "jumper_martingale",
+    "keep_for_calibration",
     "lac_scores",
     "lengths",
+    "one_threshold",
     "p_values",
     "published_loss",
     "raps_scores",
     "superlevel_sets",
+    "thresholds_by_experience",
     "two_hot",
     "two_hot_loss",
     "widths",
@@ -67,4 +70,4 @@ if TYPE_CHECKING:
     from bayesdual.conformal.regressor import ConformalRegressor
 else:
     _LAZY = {"BinnedRegression": "module", "ConformalRegressor": "regressor"}
-    __getattr__, __dir__ = attach(__name__, _LAZY, {"module": "lightning", "regressor": "conformal"})
+    __getattr__, __dir__ = attach(__name__, _LAZY, {"module": "lightning", "regressor": "sklearn"})

@@ -23,7 +23,6 @@ complement of a set); Imani & White, ICML 2018 (blurred labels).
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -72,12 +71,7 @@ def blurred_loss(logits: Tensor, y: Tensor, grid: Tensor, blur: float = BLUR) ->
     return F.cross_entropy(logits, bell.softmax(1))
 
 
-LOSSES: dict[str, BinLoss] = {
-    "published": published_loss,
-    "two-hot": two_hot_loss,
-    "blurred": blurred_loss,
-    "less blurred": partial(blurred_loss, blur=BLUR / 3),
-}
+LOSSES: dict[str, BinLoss] = {"published": published_loss, "two-hot": two_hot_loss, "blurred": blurred_loss}
 
 
 class RegressionAsClassification:

@@ -23,7 +23,7 @@ from bayesdual.conformal.split import Split
 from bayesdual.conformal.training import OptimizerName, Training, fit_folds
 from bayesdual.models import MLP
 
-MethodName = Literal["best", "two-hot", "published", "blurred", "less blurred", "split", "normalised", "cqr"]
+MethodName = Literal["best", "two-hot", "published", "blurred", "split", "normalised", "cqr"]
 OTHERS = ("split", "normalised", "cqr")
 
 
@@ -34,9 +34,9 @@ class ConformalRegressor(RegressorMixin, BaseEstimator):
     unions of intervals where a density over bins of the target is high, or intervals by one of the older methods.
 
     Args:
-        method: ``two-hot``, ``published``, ``blurred`` or ``less blurred``: regression as classification with this loss
-            (see ``regression_as_classification.py``); ``best``: that of them with the shortest sets on examples that
-            were not trained on; or ``split``, ``normalised``, ``cqr``.
+        method: ``two-hot``, ``published`` or ``blurred``: regression as classification with this loss (see
+            ``regression_as_classification.py``); ``best``: that of them with the shortest sets on examples that were
+            not trained on; or ``split``, ``normalised``, ``cqr``.
         alpha: Share of errors at which ``best`` compares lengths, CQR learns quantiles, and sets are made unless
             ``predict_set`` is given another.
         bins: Number of grid points.
@@ -68,7 +68,7 @@ class ConformalRegressor(RegressorMixin, BaseEstimator):
         optimizer: OptimizerName = "ivon",
         lr_factor: float = 1.0,
         epochs: int = 60,
-        batch_size: int = 32,
+        batch_size: int = 64,
         samples: int = 8,
         folds: int = 5,
         calibration_share: float = 0.2,

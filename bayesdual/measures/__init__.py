@@ -1,10 +1,11 @@
-"""Measures of continual learning and of calibration."""
+"""Measures of continual learning, of calibration, and of what a network knows that it does not know."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from bayesdual.lazy import attach
+from bayesdual.measures.calibration import adaptive_ece, aurc, brier
 from bayesdual.measures.continual import (
     Evaluation,
     Matrix,
@@ -14,17 +15,26 @@ from bayesdual.measures.continual import (
     forgetting,
     forward_transfer,
 )
+from bayesdual.measures.entropy import Entropy, split_entropy
+from bayesdual.measures.out_of_distribution import ood_auroc, ood_fpr
 
 __all__ = [
     "CALIBRATION_BINS",
+    "Entropy",
     "Evaluation",
     "Matrix",
     "StreamMetric",
+    "adaptive_ece",
+    "aurc",
     "average_accuracy",
     "average_seen_accuracy",
     "backward_transfer",
+    "brier",
     "forgetting",
     "forward_transfer",
+    "ood_auroc",
+    "ood_fpr",
+    "split_entropy",
 ]
 
 if TYPE_CHECKING:

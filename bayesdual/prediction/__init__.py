@@ -1,16 +1,19 @@
-"""Class probabilities by a posterior: by its mean, by samples, or by the variance of the logits."""
+"""Class probabilities by a posterior, by its mean, samples or the variance of the logits; and scalings of logits."""
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from torch import Tensor, nn
 
+from bayesdual.lazy import attach
 from bayesdual.posterior import Posterior
 from bayesdual.prediction.last_layer import check_last_layer
 from bayesdual.prediction.linearised import Linearised, probit
 from bayesdual.prediction.mean import ByMean
 from bayesdual.prediction.samples import BySamples
+from bayesdual.prediction.temperature import fit_temperature
+from bayesdual.prediction.vector_scaling import fit_vector_scaling
 from bayesdual.stream import Predict
 
 PredictionName = Literal["mean", "samples", "linearised"]
@@ -60,6 +63,14 @@ __all__ = [
     "Prediction",
     "PredictionName",
     "check_last_layer",
+    "fit_isotonic",
+    "fit_temperature",
+    "fit_vector_scaling",
     "prediction_by",
     "probit",
 ]
+
+if TYPE_CHECKING:
+    from bayesdual.prediction.isotonic import fit_isotonic
+else:
+    __getattr__, __dir__ = attach(__name__, {"fit_isotonic": "isotonic"}, {"isotonic": "sklearn"})
