@@ -131,9 +131,10 @@ def table(results: Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]) ->
             coverage = [r["coverage"] for r in runs]
             mean, error = statistics.fmean(coverage), statistics.stdev(coverage) / math.sqrt(len(runs))
             length, parts = (statistics.fmean(r[key] for r in runs) for key in ("length", "intervals"))
+            off = (mean - 1 + ALPHA) / error if error else 0.0
             lines.append(
-                f"| {data} | {method} | {mean:.3f} ± {error:.3f} | {(mean - 1 + ALPHA) / max(error, 1e-9):+.1f} | {length:.4g} "
-                f"| {length / cqr:.2f} | {parts:.2f} |"
+                f"| {data} | {method} | {mean:.3f} ± {error:.3f} | {off:+.1f} | {length:.4g} | {length / cqr:.2f} "
+                f"| {parts:.2f} |"
             )
     return lines
 
