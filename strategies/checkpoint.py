@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bayesdual.files import write_whole
-from bayesdual.learner import random_state, set_random_state
+from bayesdual.random_state import random_state, set_random_state
 
 FORMAT = "bayesdual-strategy-1"
 _COUNTERS = (

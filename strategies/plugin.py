@@ -31,7 +31,7 @@ from bayesdual.ivon import IVON
 from bayesdual.models import evaluating
 from bayesdual.posterior import Posterior
 from bayesdual.schedule import lower_learning_rate
-from bayesdual.stream import DatasetData, TensorData, experience_data, normalise
+from bayesdual.stream import DatasetData, TensorData, experience_data, normalise, refuse_not_finite
 from bayesdual.tensors import grow
 
 
@@ -67,6 +67,7 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         self.lr_end = lr_end
         self._experience = -1  # the algorithm's: pieces of one have the same
         self._data: Any = None  # TensorData or DatasetData, while an experience is learned
+        self._highest_label = -1  # of them
         self._state_by_name: dict[str, dict[str, Any]] = {}  # the optimizer's, to outlive a head that grows
         self._sample = ExitStack()  # of the weights, while they are one
         self._new_batch: list[Tensor] = []
@@ -82,6 +83,7 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
             ValueError: The experience cannot be learned from.
         """
         self._data = _training_data(strategy.experience, strategy)
+        self._highest_label = int(self._data.y.max())
         # Not of the model's parameters: a head may have grown while it was evaluated.
         known, state = strategy.optimized_param_id or {}, strategy.optimizer.state
         self._state_by_name = {n: state[p] for n, p in known.items() if p in state}
@@ -136,6 +138,13 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         lower_learning_rate(strategy.optimizer, self.lr_end, done)
 
     def before_forward(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
+        """Lets IVON draw a sample of the weights, and replayed examples join the new ones.
+
+        Raises:
+            ValueError: An input is not finite.
+        """
+        x = cast(Tensor, strategy.mb_x)
+        refuse_not_finite(x, torch.arange(len(x)), f"a batch of {_name(strategy)}")
         if isinstance(strategy.optimizer, IVON):
             self._sample.enter_context(strategy.optimizer.sampled_params(train=True))
         self._replayed = z = self.algorithm.replay()
@@ -145,10 +154,25 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         strategy.mbatch = [torch.cat([x, self._inputs(z.x)]), y, *[torch.cat([labels, z.tasks]) for labels in t]]
 
     def after_forward(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
+        """Parts the new examples from those replayed.
+
+        Raises:
+            ValueError: A label of the experience is beyond the model's classes.
+        """
+        _refuse_beyond(cast(Tensor, strategy.mb_output), self._highest_label, _name(strategy))
         if self._replayed is not None:
             strategy.mbatch = self._new_batch
             n, output = len(strategy.mb_y), cast(Tensor, strategy.mb_output)
             strategy.mb_output, self._replayed_logits = output[:n], output[n:]
+
+    def after_eval_forward(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
+        """Looks at the labels before a criterion does.
+
+        Raises:
+            ValueError: One is beyond the model's classes.
+        """
+        labels = cast(Tensor, strategy.mb_y)
+        _refuse_beyond(cast(Tensor, strategy.mb_output), int(labels.max()), "the experience that is evaluated")
 
     def before_backward(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
         strategy.loss, _ = self.algorithm.total_loss(
@@ -191,7 +215,7 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
 def _training_data(experience: Any, strategy: SupervisedTemplate) -> TensorData | DatasetData:
     """The data of an experience, seen to be fit for training."""
     data = experience_data(experience)
-    name = f"experience {strategy.clock.train_exp_counter} of the stream"
+    name = _name(strategy)
     if len(data.y) == 0:
         raise ValueError(f"{name} has no training examples: leave it out.")
     if is_multi_task_module(strategy.model) and not hasattr(experience, "task_labels"):
@@ -200,6 +224,19 @@ def _training_data(experience: Any, strategy: SupervisedTemplate) -> TensorData 
             "(avalanche.benchmarks.with_task_labels), or give a model with one head."
         )
     return data
+
+
+def _name(strategy: SupervisedTemplate) -> str:
+    """What the experience that is learned is called in an error."""
+    return f"experience {strategy.clock.train_exp_counter} of the stream"
+
+
+def _refuse_beyond(logits: Tensor, label: int, name: str) -> None:
+    if label >= logits.shape[1]:
+        raise ValueError(
+            f"{name} has the label {label}, but the model tells the classes 0 to {logits.shape[1] - 1} apart: give it "
+            "as many, or, if its head grows, name all classes in the experience's classes_in_this_experience."
+        )
 
 
 def _is_a_continuation(experience: Any) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import torch
+from torch.utils.data import Dataset
 
-from bayesdual.stream import TensorData
+from bayesdual.stream import TensorData, normalise
 
 
 def experience(classes, n, seed, place=0, task=0):
@@ -37,3 +38,41 @@ def blobs(n_experiences=3, n=40, task_labels=False, valid=False):
     if valid:
         streams["valid_stream"] = make(200)
     return SimpleNamespace(**streams)
+
+
+class Items(Dataset):
+    """A dataset of (input, label) as people write them, with targets."""
+
+    def __init__(self, x, y, target_transform=lambda label: label):
+        self.x, self.targets, self.target_transform = x, list(y), target_transform
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, i):
+        return self.x[i], self.target_transform(self.targets[i])
+
+
+def of_datasets(*streams, wrap=None):
+    """An Avalanche benchmark whose experiences are datasets, read through a loader.
+
+    Args:
+        streams: Lists of (x, y), for train and test.
+        wrap: Makes an Avalanche dataset of :class:`Items`; None: as_classification_dataset.
+    """
+    from avalanche.benchmarks import benchmark_from_datasets
+    from avalanche.benchmarks.utils import as_classification_dataset
+
+    made = [[(wrap or as_classification_dataset)(Items(x, y)) for x, y in stream] for stream in streams]
+    return benchmark_from_datasets(**dict(zip(("train", "test"), made, strict=False)))
+
+
+def blobs_behind_loaders(n=40):
+    """:func:`blobs`, normalised, as datasets."""
+    source = blobs(n=n)
+    return of_datasets(
+        *[
+            [(normalise(d.x, d.mean, d.std), d.y.tolist()) for d in (e.tensors() for e in stream)]
+            for stream in (source.train_stream, source.test_stream)
+        ]
+    )

@@ -8,9 +8,16 @@ from typing import Any
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
-from torch.utils.data import DataLoader
 
-from bayesdual.stream import DatasetData, Labelled, TensorData, TensorLoader, classes_of, experience_data
+from bayesdual.stream import (
+    DatasetData,
+    DatasetLoader,
+    TensorData,
+    TensorLoader,
+    classes_of,
+    experience_data,
+    refuse_not_finite,
+)
 
 EVALUATION_BATCH = 1000
 
@@ -54,6 +61,7 @@ class StreamDataModule(LightningDataModule):
         self.epoch = 0  # of that experience, the one under way
         self._shuffle_seed = int(torch.randint(2**31, ()))
         self._benchmark: Any = None
+        self._classes_and_sizes: tuple[list[list[int]], list[int]] | None = None
         self._train: tuple[int, TensorData | DatasetData] | None = None
         self._evaluation: dict[str, list[TensorData | DatasetData]] = {}
 
@@ -110,8 +118,11 @@ class StreamDataModule(LightningDataModule):
 
     def describe(self) -> dict[str, Any]:
         """What tells this stream from another: plain values, compared when a checkpoint is loaded."""
-        train = self.stream("train")
-        return {"epochs": self.epochs, "classes": [classes_of(e) for e in train], "sizes": [*map(_size, train)]}
+        if self._classes_and_sizes is None:
+            train = self.stream("train")
+            self._classes_and_sizes = [classes_of(e) for e in train], [*map(_size, train)]
+        classes, sizes = self._classes_and_sizes
+        return {"epochs": self.epochs, "classes": classes, "sizes": sizes}
 
     def check_labels(self, n_logits: int) -> None:
         """Sees that there is something to learn from and to evaluate on in every experience, with labels that can be.
@@ -146,38 +157,51 @@ class StreamDataModule(LightningDataModule):
                 )
 
     def train_data(self) -> TensorData | DatasetData:
-        """The training data of the current experience (of the last one, once all are learned)."""
+        """The training data of the current experience (of the last one, once all are learned).
+
+        Raises:
+            ValueError: There are no examples, or an input that is not finite, or a label that was not announced.
+        """
         current = min(self.experience, self.n_experiences - 1)
         if self._train is None or self._train[0] != current:
+            name = f"experience {current + 1} of data.benchmark"
             data = experience_data(self.stream("train")[current])
             if len(data) == 0:
-                raise ValueError(f"experience {current + 1} of data.benchmark has no training examples: leave it out.")
+                raise ValueError(f"{name} has no training examples: leave it out.")
+            announced = self.describe()["classes"][current]
+            if strays := set(data.y.unique().tolist()).difference(announced):
+                raise ValueError(
+                    f"{name} has the label {min(strays)}, but its classes_in_this_experience are {announced}: give it "
+                    "all that it has."
+                )
+            _refuse_not_finite(data, name)
             self._train = (current, data)
         return self._train[1]
 
     def evaluation_data(self, stream: str) -> list[TensorData | DatasetData]:
-        """The data of all experiences of an evaluation stream, read once."""
+        """The data of all experiences of an evaluation stream, read once.
+
+        Raises:
+            ValueError: An input is not finite, or labels are no classes.
+        """
         if stream not in self._evaluation:
-            self._evaluation[stream] = [experience_data(e) for e in self.stream(stream)]
+            data = [experience_data(e) for e in self.stream(stream)]
+            for number, of_one in enumerate(data, start=1):
+                _refuse_not_finite(of_one, f"experience {number} of the stream {stream!r} of data.benchmark")
+            self._evaluation[stream] = data
         return self._evaluation[stream]
 
     # -- what Lightning calls
 
-    def train_dataloader(self) -> TensorLoader | DataLoader:
-        data = self.train_data()
-        rank, ranks = self._rank()
+    def train_dataloader(self) -> TensorLoader | DatasetLoader:
         seed = (self._shuffle_seed + self.experience * self.epochs + self.epoch) % 2**63
-        if isinstance(data, TensorData):
-            return TensorLoader(data, self.batch_size, seed, rank, ranks)
-        dataset = data.dataset.train() if hasattr(data.dataset, "train") else data.dataset
-        generator = torch.Generator().manual_seed(seed)
-        return DataLoader(Labelled(dataset, data), self.batch_size, True, num_workers=self.workers, generator=generator)
+        return self._loader(self.train_data(), self.batch_size, seed)
 
-    def val_dataloader(self) -> list[TensorLoader | DataLoader]:
+    def val_dataloader(self) -> list[TensorLoader | DatasetLoader]:
         validating = self.trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING
         return self._evaluation_loaders("valid" if validating else self.evaluate_on)
 
-    def test_dataloader(self) -> list[TensorLoader | DataLoader]:
+    def test_dataloader(self) -> list[TensorLoader | DatasetLoader]:
         return self._evaluation_loaders("test")
 
     predict_dataloader = test_dataloader
@@ -210,18 +234,26 @@ class StreamDataModule(LightningDataModule):
         self.epoch = state_dict["epoch"]
         self._shuffle_seed = state_dict["shuffle_seed"]
 
-    def _evaluation_loaders(self, stream: str) -> list[TensorLoader | DataLoader]:
-        rank, ranks = self._rank()
-        loaders: list[TensorLoader | DataLoader] = []
-        for data in self.evaluation_data(stream):
-            if isinstance(data, TensorData):
-                loaders.append(TensorLoader(data, EVALUATION_BATCH, None, rank, ranks))
-            else:
-                loaders.append(DataLoader(Labelled(data.plain, data), self.batch_size, num_workers=self.workers))
-        return loaders
+    def _evaluation_loaders(self, stream: str) -> list[TensorLoader | DatasetLoader]:
+        return [
+            self._loader(data, EVALUATION_BATCH if isinstance(data, TensorData) else self.batch_size)
+            for data in self.evaluation_data(stream)
+        ]
 
-    def _rank(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+    def _loader(
+        self, data: TensorData | DatasetData, batch_size: int, seed: int | None = None
+    ) -> TensorLoader | DatasetLoader:
+        """This process's shard of the data, in the order of the seed, or in the data's if there is none."""
+        rank, ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        if isinstance(data, TensorData):
+            return TensorLoader(data, batch_size, seed, rank, ranks)
+        return DatasetLoader(data, batch_size, seed, rank, ranks, self.workers)
+
+
+def _refuse_not_finite(data: TensorData | DatasetData, name: str) -> None:
+    """Looks at data that are held; those behind a loader are looked at as they are read."""
+    if isinstance(data, TensorData):
+        refuse_not_finite(data.x, torch.arange(len(data)), name)
 
 
 def _size(experience: Any) -> int:

@@ -21,11 +21,11 @@ from bayesdual.algorithm import BayesDual
 from bayesdual.ivon import IVONByRule, IVONCallback
 from bayesdual.learner.datamodule import StreamDataModule
 from bayesdual.learner.history import History
-from bayesdual.learner.random_state import random_state, set_random_state
 from bayesdual.memory import IMPOSSIBLE
 from bayesdual.models import evaluating
 from bayesdual.posterior import Posterior
 from bayesdual.prediction import PredictionName, check_last_layer, prediction_by
+from bayesdual.random_state import random_state, set_random_state
 from bayesdual.schedule import lower_learning_rate
 from bayesdual.stream import Batch, normalise, task_classes
 
@@ -182,7 +182,15 @@ class Learner(LightningModule):
         lower_learning_rate(self._optimizer(), self.lr_end, done)
 
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
-        loss, parts = self.algorithm.loss(self.network, self, *batch)
+        try:
+            loss, parts = self.algorithm.loss(self.network, self, *batch)
+        except ValueError as error:
+            if len(batch[1]) > 1:
+                raise
+            raise ValueError(
+                f"a batch of one example in {self._place()}: {error}; give another data.batch_size, so that no batch "
+                "has only one."
+            ) from error
         self._loss_sum = self._loss_sum + loss.detach()
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and self.trainer.global_step % every == 0:
@@ -341,9 +349,20 @@ class Learner(LightningModule):
             with torch.no_grad(), evaluating(self.network):
                 logits = self(x, data.tasks[:1])
         except RuntimeError as error:
+            bytes_as_they_are = x.dtype == torch.uint8 and not self._mean
+            hint = (
+                "; they are uint8 as they are: give the mean and std that normalise them (TensorData), or a transform "
+                "that makes floats of them"
+            )
             raise ValueError(
-                f"model.network does not take the inputs of data.benchmark, of shape {tuple(x.shape[1:])} ({error})."
+                f"model.network does not take the inputs of data.benchmark, of shape {tuple(x.shape[1:])} "
+                f"({error}){hint if bytes_as_they_are else ''}."
             ) from error
+        if not isinstance(logits, Tensor) or logits.dim() != 2:
+            raise ValueError(
+                f"model.network returns {type(logits).__name__} for one input, not logits of shape (1, classes): give "
+                "a network that does, such as one that returns the .logits of yours."
+            )
         return logits.shape[1]
 
 

@@ -1,5 +1,6 @@
 """What a stream of experiences looks like to a learner."""
 
+from bayesdual.stream.checks import class_numbers, refuse_not_finite
 from bayesdual.stream.experience import (
     Batch,
     DatasetData,
@@ -12,19 +13,22 @@ from bayesdual.stream.experience import (
     standardise,
     task_classes,
 )
-from bayesdual.stream.loaders import Labelled, TensorLoader
+from bayesdual.stream.loaders import DatasetLoader, TensorLoader, shard
 
 __all__ = [
     "Batch",
     "DatasetData",
+    "DatasetLoader",
     "ExperienceData",
-    "Labelled",
     "Predict",
     "TensorData",
     "TensorLoader",
+    "class_numbers",
     "classes_of",
     "experience_data",
     "normalise",
+    "refuse_not_finite",
+    "shard",
     "standardise",
     "task_classes",
 ]

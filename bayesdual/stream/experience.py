@@ -8,13 +8,14 @@ indexing: an experience that can give its data that way has a method ``tensors()
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from bayesdual.stream.checks import class_numbers, labels_of_items, stacked
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """Inputs as the stream gives them (B, ...) and task labels (B,) to logits (B, C)."""
@@ -85,12 +86,14 @@ class TensorData:
 class DatasetData:
     """The examples of one experience behind an Avalanche dataset; its transforms say what networks take.
 
+    Labels are those of its items: a target transform, the dataset's own or of Avalanche's groups, counts.
+
     Args:
         dataset: The experience's dataset; its items are (input, label, task label).
         name: What to call it in an error.
 
     Raises:
-        ValueError: The dataset has no targets.
+        ValueError: The dataset has no targets, or labels that are no classes.
     """
 
     mean: tuple[float, ...] = ()
@@ -102,9 +105,10 @@ class DatasetData:
                 f"the dataset of {name} has no targets: make it with avalanche.benchmarks.utils."
                 "as_classification_dataset, or give each experience a method tensors()."
             )
-        self.dataset = dataset
+        self.name = name
         self.plain = dataset.eval() if hasattr(dataset, "eval") else dataset
-        self.y = torch.as_tensor(list(dataset.targets), dtype=torch.int64)
+        self.augmented = dataset.train() if hasattr(dataset, "train") else dataset
+        self.y = labels_of_items(list(dataset.targets), [self.plain, self.augmented], name)
         tasks = getattr(dataset, "targets_task_labels", None)
         self.tasks = torch.zeros_like(self.y) if tasks is None else torch.as_tensor(list(tasks), dtype=torch.int64)
         self.index = torch.arange(len(self.y))
@@ -113,21 +117,33 @@ class DatasetData:
         return len(self.y)
 
     def inputs(self, rows: Tensor) -> Tensor:
-        return torch.stack([torch.as_tensor(self.plain[int(i)][0]) for i in rows])
+        return stacked([self.plain[int(i)][0] for i in rows], self.name)
 
 
 def experience_data(experience: Any) -> TensorData | DatasetData:
     """Returns the data of an Avalanche experience, as tensors if it can give them.
 
     Raises:
-        ValueError: The experience has no dataset, or one without targets.
+        ValueError: The experience has no dataset, or one without targets, or labels that are no classes.
     """
+    name = _name(experience)
     if hasattr(experience, "tensors"):
-        return experience.tensors()
-    name = f"experience {experience.current_experience} of the benchmark"
+        data = experience.tensors()
+        y = class_numbers(data.y, name)
+        return data if y is data.y else replace(data, y=y)
     if not hasattr(experience, "dataset"):
         raise ValueError(f"{name} has no dataset: give a benchmark for supervised learning.")
     return DatasetData(experience.dataset, name)
+
+
+def _name(experience: Any) -> str:
+    """What to call an experience in an error."""
+    number = getattr(experience, "current_experience", None)
+    stream = getattr(getattr(experience, "origin_stream", None), "name", None)
+    return (
+        f"{'an experience' if number is None else f'experience {number + 1}'} of "
+        f"{'' if stream is None else f'the stream {stream!r} of '}the benchmark"
+    )
 
 
 def task_classes(experiences: Any, n_classes: int) -> Tensor | None:
@@ -154,9 +170,10 @@ def task_classes(experiences: Any, n_classes: int) -> Tensor | None:
 
 def classes_of(experience: Any) -> list[int]:
     """The classes that an experience has examples of, in ascending order."""
-    with suppress(AttributeError):
-        return sorted(int(c) for c in experience.classes_in_this_experience)
-    return sorted(int(c) for c in experience_data(experience).y.unique())
+    announced = getattr(experience, "classes_in_this_experience", None)
+    if announced is not None and hasattr(experience, "tensors"):  # a dataset announces targets, before any transform
+        return sorted(int(c) for c in announced)
+    return experience_data(experience).y.unique().tolist()
 
 
 def normalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

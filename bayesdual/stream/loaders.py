@@ -1,27 +1,37 @@
-"""Batches of an experience: by indexing of tensors, or of a dataset through a ``DataLoader``."""
+"""Batches of an experience: by indexing of tensors, or of a dataset through a ``DataLoader``, in an order of ours."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
+from bayesdual.stream.checks import refuse_not_finite, stacked
 from bayesdual.stream.experience import Batch, DatasetData, TensorData
 
 
-class Labelled(Dataset):
-    """A dataset whose items are (input, label, task label), whatever else its own items hold."""
+def shard(n: int, seed: int | None = None, rank: int = 0, ranks: int = 1) -> Tensor:
+    """The rows of an epoch that are one rank's, in their order.
 
-    def __init__(self, dataset: Any, data: DatasetData) -> None:
-        self._dataset, self._y, self._tasks = dataset, data.y, data.tasks
+    Args:
+        n: Number of examples.
+        seed: Seed of the order; None: the order of the data.
+        rank: Which shard is this one's.
+        ranks: Number of shards. In shuffled order all shards are of the same size, the last examples going twice if
+            they must; in the data's order no example goes twice.
 
-    def __len__(self) -> int:
-        return len(self._y)
-
-    def __getitem__(self, i: int) -> Batch:
-        return self._dataset[i][0], self._y[i], self._tasks[i]
+    Returns:
+        Shape (at most ceil(n / ranks),), int64.
+    """
+    if seed is None:
+        return torch.arange(rank, n, ranks)
+    rows = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    as_many_each = torch.arange(-(-n // ranks) * ranks) % max(1, n)
+    return rows[as_many_each][rank::ranks]
 
 
 class TensorLoader:
@@ -31,9 +41,8 @@ class TensorLoader:
         data: The examples.
         batch_size: Examples of a batch, on each rank.
         seed: Seed of the order; None: the order of the data.
-        rank: Which shard is this one's.
-        ranks: Number of shards. In shuffled order all shards have the same number of batches, the last examples
-            going twice if they must; in the data's order no example goes twice.
+        rank: Which shard is this one's; see :func:`shard`.
+        ranks: Number of shards.
     """
 
     def __init__(
@@ -41,12 +50,7 @@ class TensorLoader:
     ) -> None:
         self._data = data
         self._batch_size = batch_size
-        if seed is None:
-            self._rows = torch.arange(rank, len(data), ranks)
-        else:
-            rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-            as_many_each = torch.arange(-(-len(data) // ranks) * ranks) % max(1, len(data))
-            self._rows = rows[as_many_each][rank::ranks]
+        self._rows = shard(len(data), seed, rank, ranks)
 
     def __len__(self) -> int:
         return -(-len(self._rows) // self._batch_size)
@@ -55,3 +59,77 @@ class TensorLoader:
         data = self._data
         for rows in self._rows.split(self._batch_size):
             yield data.x.index_select(0, rows), data.y[rows], data.tasks[rows]  # faster than x[rows]
+
+
+class DatasetLoader:
+    """Batches of a dataset through a ``DataLoader``; a shard of them on each rank.
+
+    They are the same each time it is gone through; without workers, augmentation draws from the global generators.
+    Lightning takes a ``DataLoader`` apart, to put samplers of its own into it; this it leaves as it is.
+
+    Args:
+        data: The examples.
+        batch_size: Examples of a batch, on each rank.
+        seed: Seed of the order, and of what the workers draw; None: the order of the data, without augmentation.
+        rank: Which shard is this one's; see :func:`shard`.
+        ranks: Number of shards.
+        workers: Processes that read.
+
+    Raises:
+        ValueError: While it is gone through: an input is not finite, or a label is not what the targets say.
+    """
+
+    def __init__(
+        self,
+        data: DatasetData,
+        batch_size: int,
+        seed: int | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+        workers: int = 0,
+    ) -> None:
+        self._data = data
+        self._items = Items(data.plain if seed is None else data.augmented)
+        self._batches = shard(len(data), seed, rank, ranks).split(batch_size)
+        self._seed = 0 if seed is None else seed
+        self._workers = workers
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        data = self._data
+        loader = DataLoader(
+            self._items,
+            batch_sampler=[rows.tolist() for rows in self._batches],
+            num_workers=self._workers,
+            collate_fn=partial(_collated, name=data.name),
+            generator=torch.Generator().manual_seed(self._seed),  # else it would draw from the global one
+        )
+        for rows, (x, y) in zip(self._batches, loader, strict=True):
+            refuse_not_finite(x, rows, data.name)
+            if not torch.equal(y, data.y[rows]):
+                row = int(rows[y != data.y[rows]][0])
+                raise ValueError(
+                    f"example {row} (counted from 0) of {data.name} has another label than its targets say: give each "
+                    "item the label of its target, by a target transform that is a function of the target."
+                )
+            yield x, y, data.tasks[rows]
+
+
+class Items(Dataset):
+    """A dataset whose items are (input, label), whatever else its own items hold."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, i: int) -> tuple[Any, int]:
+        x, y, *_ = self._dataset[i]
+        return x, int(y)
+
+
+def _collated(items: Sequence[tuple[Any, int]], name: str) -> tuple[Tensor, Tensor]:
+    return stacked([x for x, _ in items], name), torch.tensor([y for _, y in items])

@@ -33,7 +33,7 @@ def learner(network=None, optimizer=ivon, seed=0, **algorithm):
 
 
 def fit(model, stream, directory, max_epochs=-1, ckpt_path=None, **kwargs):
-    data = StreamDataModule(stream, epochs=kwargs.pop("epochs", 2), batch_size=16)
+    data = StreamDataModule(stream, epochs=kwargs.pop("epochs", 2), batch_size=16, workers=kwargs.pop("workers", 0))
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=max_epochs,
@@ -239,7 +239,7 @@ def test_a_dataset_without_tensors_is_read_through_a_loader(tmp_path):
         train=[e.dataset for e in source.train_stream], test=[e.dataset for e in source.test_stream]
     )
     model = learner(MLP(64, (32,), 10), memory_size=20)
-    results = fit(model, with_classes_timeline(plain), tmp_path, epochs=3)
+    results = fit(model, with_classes_timeline(plain), tmp_path, epochs=5)
     assert model.algorithm.memory.exemplars.x.dtype == torch.float32
     assert results["average_accuracy"] > 0.7
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from avalanche.benchmarks import benchmark_from_datasets
 from avalanche.benchmarks.scenarios.online import split_online_stream
-from avalanche.benchmarks.utils import as_avalanche_dataset
+from avalanche.benchmarks.utils import as_avalanche_dataset, as_classification_dataset
 from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin, SupervisedPlugin
 from avalanche.training.storage_policy import ParametricBuffer
@@ -28,6 +28,7 @@ from bayesdual.models import MLP
 from bayesdual.scenarios import RotatedDigits, SplitDigits
 from bayesdual.strategies import BayesDualPlugin, BayesDualStrategy, SelectedExemplarsBuffer, SelectionStrategy
 from tests.avalanche_streams import MultiHead, benchmark, clusters, growing_mlp, mlp, pieces
+from tests.streams import Items
 
 pytestmark = pytest.mark.filterwarnings("ignore:No loggers specified")
 ROOT = Path(__file__).parents[2]
@@ -565,3 +566,39 @@ def test_the_example_is_short_and_learns(capsys):
     runpy.run_path(str(path), run_name="__main__")
     last = capsys.readouterr().out.strip().splitlines()[-1]
     assert last.startswith("after experience 5") and float(last.split()[3]) > 0.85
+
+
+def parts_of(x, labels, **settings):
+    """Two experiences of half the examples each."""
+    n = len(labels) // 2
+    halves = [Items(x[:n], labels[:n], **settings), Items(x[n:], labels[n:], **settings)]
+    return benchmark_from_datasets(train=[as_classification_dataset(half) for half in halves]).train_stream
+
+
+def half_of(label):
+    return label // 2
+
+
+@both
+def test_a_target_transform_says_what_is_learned_and_remembered(host):
+    x, y = clusters(20, 0).tensors
+    made = host(mlp(nn.Linear(20, 5)))
+    made.train(parts_of(x, y.tolist(), target_transform=half_of))
+    assert sorted(made.algorithm.memory.exemplars.y.unique().tolist()) == [0, 1, 2, 3, 4]
+
+
+@both
+def test_data_that_cannot_be_learned_are_refused_where_it_is_seen(host):
+    x, y = clusters(20, 0).tensors
+    broken = x.clone()
+    broken[3, 2] = torch.nan
+    for stream, sentence in (
+        (parts_of(x, (y / 2).tolist()), "are floats, .*see bayesdual.conformal"),
+        (parts_of(broken, y.tolist()), "of a batch of experience 0 of the stream has the input nan"),
+        (parts_of(x, (y + 3).tolist()), "experience 1 of the stream has the label 12, but the model tells .* 0 to 9"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            host(mlp()).train(stream)
+    made = host(mlp())
+    with pytest.raises(ValueError, match="the experience that is evaluated has the label 1[012], but"):
+        made.eval(parts_of(x, (y + 3).tolist()))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bayesdual.stream import DatasetData, Labelled, TensorData, TensorLoader
+from bayesdual.stream import DatasetData, DatasetLoader, TensorData, TensorLoader
 
 
 def data(n):
@@ -50,13 +50,46 @@ def test_in_the_order_of_the_data_no_example_goes_twice():
 
 
 class Items(list):
-    targets = [4, 5]
-    targets_task_labels = [0, 1]
+    """A dataset of (input, label) that announces its targets."""
+
+    def __init__(self, x, y, targets=None):
+        super().__init__(zip(x, y, strict=True))
+        self.targets = list(y) if targets is None else targets
+        self.targets_task_labels = [label % 2 for label in range(len(self))]
 
 
-def test_a_dataset_gives_its_inputs_with_the_labels_of_the_experience():
-    items = Items([(torch.zeros(2), "left alone", 9), (torch.ones(2), "left alone", 9)])
-    labelled = Labelled(items, DatasetData(items, "experience 0"))
-    assert len(labelled) == 2
-    x, y, task = labelled[1]
-    assert torch.equal(x, torch.ones(2)) and (int(y), int(task)) == (5, 1)
+def behind_a_dataset(n):
+    return DatasetData(Items([torch.full((1,), 10.0 * i) for i in range(n)], list(range(n))), "experience 1")
+
+
+def as_lists(loader):
+    return [tuple(part.tolist() for part in batch) for batch in loader]
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_dataset_is_batched_as_tensors_are_however_often_it_is_gone_through(seed, workers):
+    loader = DatasetLoader(behind_a_dataset(7), 3, seed, workers=workers)
+    expected = as_lists(TensorLoader(data(7), 3, seed))
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    assert as_lists(loader) == as_lists(loader) == expected and len(loader) == 3
+    assert torch.equal(torch.get_rng_state(), before)  # the order is not drawn from there
+
+
+def test_ranks_share_out_a_dataset_and_none_evaluates_an_example_twice():
+    shards = [labels(DatasetLoader(behind_a_dataset(5), 2, None, rank, 2)) for rank in (0, 1)]
+    assert sorted(torch.cat(shards).tolist()) == [0, 1, 2, 3, 4]
+    shards = [labels(DatasetLoader(behind_a_dataset(5), 2, 1, rank, 2)) for rank in (0, 1)]
+    assert [len(s) for s in shards] == [3, 3] and len(torch.cat(shards).unique()) == 5
+
+
+def test_an_input_that_is_not_finite_and_a_label_that_is_not_that_of_its_target_are_named():
+    x = [torch.zeros(2) for _ in range(4)]
+    x[2] = torch.tensor([0.0, -torch.inf])
+    loader = DatasetLoader(DatasetData(Items(x, [0, 1, 0, 1]), "experience 2"), 3)
+    with pytest.raises(ValueError, match=r"example 2 \(counted from 0\) of experience 2 has the input -inf"):
+        list(loader)
+    items = Items(x[:2] * 2, [0, 1, 1, 1], targets=[0, 1, 0, 1])  # the first of each target tells nothing
+    with pytest.raises(ValueError, match="example 2 .* of experience 2 has another label than its targets say"):
+        list(DatasetLoader(DatasetData(items, "experience 2"), 3))
