@@ -397,14 +397,33 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/learner/test_learner.py::test_all_ranks_have_as_many_batches_however_few_examples_there_are",
         (
             "shards: not filled up to the same number of examples",
-            "as_many_each = torch.arange(-(-len(data) // ranks) * ranks) % max(1, len(data))",
-            "as_many_each = torch.arange(len(data))",
+            "as_many_each = torch.arange(-(-n // ranks) * ranks) % max(1, n)",
+            "as_many_each = torch.arange(n)",
         ),
         (
             "shards: all ranks have the same examples",
-            "self._rows = rows[as_many_each][rank::ranks]",
-            "self._rows = rows[as_many_each][0::ranks]",
+            "rows[as_many_each][rank::ranks]",
+            "rows[as_many_each][0::ranks]",
         ),
+    ),
+    *mutants(
+        "bayesdual/stream/loaders.py",
+        "tests/stream/test_loaders.py",
+        (
+            "loaders: the order is drawn again each time",
+            "generator=torch.Generator().manual_seed(self._seed),",
+            "generator=None,",
+        ),
+        ("loaders: inputs that are not finite pass", "refuse_not_finite(x, rows, data.name)", "pass"),
+        ("loaders: labels other than the targets' pass", "if not torch.equal(y, data.y[rows]):", "if False:"),
+    ),
+    *mutants(
+        "bayesdual/stream/checks.py",
+        "tests/stream/test_checks.py",
+        ("labels: floats are cut", "tensor.is_floating_point() or tensor.is_complex()", "False"),
+        ("labels: of the targets, before any transform", "number[key] for key in keys", "key for key in keys"),
+        ("labels: looking at them draws", "with kept_random_state():", "if True:"),
+        ("labels: learned otherwise than evaluated", "if not torch.equal(labels, of_views[0]):", "if False:"),
     ),
     *mutants(
         "bayesdual/algorithm.py",
