@@ -44,6 +44,10 @@ def run(argv: list[str]) -> None:
         from bayesdual.cli import merge
 
         merge.main(argv[1:])
+    elif command == "inspect":
+        from bayesdual.cli import inspect
+
+        inspect.main(argv[1:])
     elif command in COMMANDS or command.startswith("-"):  # settings may come before the command
         run_configured(argv)
     else:

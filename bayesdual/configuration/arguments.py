@@ -31,6 +31,7 @@ COMMANDS = {
     **RUN_COMMANDS,
     "compare": "Learn by many methods, ours and baselines, tuned by the same budget, and tabulate.",
     "merge": "Make one model of several that were trained from a common base.",
+    "inspect": "Make a page and figures of what runs have learned, forgotten and remembered.",
     "list": "Name the scenarios, networks, selections, priors, methods and baselines that there are.",
 }
 BENCHMARK = "data.benchmark"

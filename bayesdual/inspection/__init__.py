@@ -5,17 +5,37 @@ from bayesdual.extras import require
 require("bayesdual.inspection", "all")
 
 from bayesdual.inspection.callbacks import RunReport, StreamProgress
-from bayesdual.inspection.figures import accuracy_figure, is_images, memory_figure, progress_figure
+from bayesdual.inspection.figures import (
+    accuracy_figure,
+    is_images,
+    losses_figure,
+    memory_figure,
+    parts_figure,
+    posterior_figure,
+    progress_figure,
+)
+from bayesdual.inspection.report import figures_of, report
+from bayesdual.inspection.runs import Run, read_run
 from bayesdual.inspection.tables import accuracy_tables, evaluation_table, summary
+from bayesdual.inspection.verdict import lost, verdict
 
 __all__ = [
+    "Run",
     "RunReport",
     "StreamProgress",
     "accuracy_figure",
     "accuracy_tables",
     "evaluation_table",
+    "figures_of",
     "is_images",
+    "losses_figure",
+    "lost",
     "memory_figure",
+    "parts_figure",
+    "posterior_figure",
     "progress_figure",
+    "read_run",
+    "report",
     "summary",
+    "verdict",
 ]

@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from bayesdual.inspection import accuracy_figure, is_images, memory_figure, progress_figure
+from bayesdual.inspection import (
+    accuracy_figure,
+    is_images,
+    losses_figure,
+    memory_figure,
+    parts_figure,
+    posterior_figure,
+    progress_figure,
+)
 from bayesdual.memory import Exemplars
+from bayesdual.posterior import Posterior
 
 MATRIX = [[0.9, 0.1, 0.0], [0.6, 0.8, 0.2], [0.7, 0.5, 1.0]]
 
@@ -22,9 +31,33 @@ def exemplars(channels=1, counts=(3, 12)):
 def test_the_heat_map_is_the_matrix_with_a_number_in_each_cell():
     (axes,) = accuracy_figure(MATRIX).axes
     (image,) = axes.images
-    assert np.array_equal(image.get_array(), np.array(MATRIX))
-    assert [text.get_text() for text in axes.texts] == [f"{a:.2f}" for row in MATRIX for a in row]
+    shown = image.get_array()
+    assert np.array_equal(shown.mask, ~np.tri(3, dtype=bool)) and np.array_equal(shown.data, np.array(MATRIX))
+    assert [text.get_text() for text in axes.texts] == ["0.90", "0.60", "0.80", "0.70", "0.50", "1.00"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "3"]
+
+
+def test_of_a_hundred_experiences_neither_numbers_nor_names_are_drawn():
+    matrix = [[1.0] * 100 for _ in range(100)]
+    assert not accuracy_figure(matrix).axes[0].texts
+    (axes,) = progress_figure(matrix).axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["mean of those seen"]
+
+
+def test_bars_are_what_was_lost_and_what_a_whole_is_made_of():
+    (axes,) = losses_figure([0.2, 0.0]).axes
+    assert [bar.get_height() for bar in axes.patches] == [0.2, 0.0] and axes.get_ylim()[0] == 0
+    (axes,) = parts_figure({"labels": 3.0, "inputs": 1200.0}, "bytes").axes
+    assert [bar.get_width() for bar in axes.patches] == [1200.0, 3.0]
+    assert [text.get_text().strip() for text in axes.texts] == ["1,200", "3.0"]
+
+
+def test_each_parameter_s_deviations_are_drawn_beside_the_prior_s():
+    curvature = {"w": torch.arange(5.0), "b": torch.zeros(3)}
+    (axes,) = posterior_figure(Posterior(dict(curvature), curvature, 4.0)).axes
+    median = [line.get_xdata() for line in axes.lines if line.get_marker() == "o"]
+    assert [float(x[0]) for x in median] == pytest.approx([6**-0.5, 0.5])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["w", "b"]
 
 
 def test_each_experience_is_a_line_from_where_it_was_learned_and_the_mean_is_of_those_seen():

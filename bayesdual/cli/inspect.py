@@ -1,0 +1,61 @@
+"""``python -m bayesdual inspect RUN...``: what runs have learned, forgotten and remembered, as a page and figures."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from bayesdual.configuration import CommandLineError
+from bayesdual.files import write_whole
+from bayesdual.inspection import accuracy_tables, figures_of, read_run, report, verdict
+
+FORMATS = ("png", "svg")
+
+
+def main(argv: list[str]) -> None:
+    """Reads runs and writes ``report.html`` and the figures.
+
+    Args:
+        argv: The command line, without the word ``inspect``.
+
+    Raises:
+        CommandLineError: There is no such run, or it cannot be read or written.
+    """
+    args = parser().parse_args(argv)
+    try:
+        runs = [read_run(path) for path in args.runs]
+    except (ValueError, OSError) as error:
+        raise CommandLineError(str(error)) from None
+    first: Path = args.runs[0]
+    output: Path = args.output or (first if first.is_dir() else first.parent.parent) / "report"
+    drawn = [figures_of(run) for run in runs]
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for number, figures in enumerate(drawn, start=1):
+            before = f"{number}-" if len(runs) > 1 else ""
+            for name, figure in figures.items():
+                for kind in FORMATS:
+                    write_whole(output / f"{before}{name}.{kind}", partial(figure.savefig, dpi=120))
+        write_whole(output / "report.html", lambda path: path.write_text(report(runs, drawn), encoding="utf-8"))
+    except OSError as error:
+        raise CommandLineError(f"--output {output} cannot be written to ({error.strerror}): give another.") from None
+    console = Console(highlight=False)
+    for run in runs:
+        matrix = run.results["accuracy_matrix"]
+        console.print(f"{run.name}: accuracy on each experience (columns) after learning each (rows):")
+        console.print(*accuracy_tables(matrix), verdict(matrix))
+    console.print(f"report: {output / 'report.html'}", soft_wrap=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    """That of the command."""
+    made = argparse.ArgumentParser("python -m bayesdual inspect", description=(__doc__ or "").partition(": ")[2])
+    of_runs = "a run directory, finished or not, or a checkpoint"
+    made.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=of_runs)
+    made.add_argument(
+        "--output", type=Path, metavar="DIR", help="where to write to; otherwise report/ in the first run"
+    )
+    return made

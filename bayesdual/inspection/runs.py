@@ -1,0 +1,114 @@
+"""What a run has left: its results, memory and posterior, from a run directory, finished or not, or a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from bayesdual.learner import History
+from bayesdual.memory import Memory
+from bayesdual.posterior import Posterior
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of a run.
+
+    Attributes:
+        name: What it is called.
+        results: As ``results.json`` has them; of a run that goes on, those so far.
+        memory: Its memory, if it has one that can be looked at.
+        posterior: Of its weights, if there is one.
+        settings: Its configuration, by dotted key; empty if that is not known.
+    """
+
+    name: str
+    results: dict[str, Any]
+    memory: Memory | None
+    posterior: Posterior | None
+    settings: dict[str, Any]
+
+
+def read_run(path: str | Path) -> Run:
+    """Reads a run directory or a checkpoint; nothing in it is executed.
+
+    Raises:
+        ValueError: There is neither, nothing has been learned yet, or a file is damaged.
+    """
+    path = Path(path)
+    if path.is_file():
+        return _from_checkpoint(path, path.parent.parent / "config.yaml", path.stem)
+    results, last = path / "results.json", path / "checkpoints" / "last.ckpt"
+    if not results.is_file():
+        if last.is_file():
+            return _from_checkpoint(last, path / "config.yaml", path.name)
+        raise ValueError(
+            f"{path} is no run directory: it has neither results.json nor checkpoints/last.ckpt; give one of runs/, or "
+            "a checkpoint."
+        )
+    try:
+        values = json.loads(results.read_text())
+        values["accuracy_matrix"][0][0]
+    except (ValueError, KeyError, TypeError, IndexError):
+        raise ValueError(
+            f"{results} is damaged, or of another program: delete it, to read checkpoints/last.ckpt."
+        ) from None
+    memory, posterior = path / "memory.safetensors", path / "posterior.safetensors"
+    return Run(
+        path.name,
+        values,
+        Memory.load(memory) if memory.is_file() else None,
+        Posterior.load(posterior) if posterior.is_file() else None,
+        _settings(path / "config.yaml"),
+    )
+
+
+def _from_checkpoint(path: Path, config: Path, name: str) -> Run:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["bayesdual"]
+        history, algorithm = state["history"], state["algorithm"]
+    except Exception:  # whatever a damaged file makes of it
+        raise ValueError(f"{path} is not a checkpoint of bayesdual, or is damaged: give another one.") from None
+    known = History()
+    known.load_state_dict(history)
+    if not known.accuracy:
+        raise ValueError(f"{path}: no experience has been learned yet; look again later.")
+    kept = algorithm["memory"]
+    memory = Memory(kept["budget"] if "max_bytes" not in kept else 0, kept.get("max_bytes"))
+    memory.load_state_dict(kept)
+    posterior = algorithm.get("posterior")
+    results = {
+        **known.results(),
+        "experiences_learned": len(known.accuracy),
+        "memory_size": len(memory),
+        "memory_budget": memory.budget,
+        "memory_bytes": memory.bytes_by_part(),
+    }
+    found = None if posterior is None else Posterior.from_state_dict(posterior)
+    return Run(name, results, memory if len(memory) else None, found, _settings(config))
+
+
+def _settings(config: Path) -> dict[str, Any]:
+    """A configuration by dotted key, without where it writes to."""
+    if not config.is_file():
+        return {}
+    try:
+        values = yaml.safe_load(config.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{config} is damaged ({str(error).splitlines()[0]}): delete it.") from None
+    return dict(_flat(values, "")) if isinstance(values, dict) else {}
+
+
+def _flat(values: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found += _flat(value, f"{prefix}{key}.")
+        else:
+            found.append((f"{prefix}{key}", value))
+    return found

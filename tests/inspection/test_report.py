@@ -1,0 +1,71 @@
+"""The page about runs: what is in it is what the run has, and nothing is fetched."""
+
+import json
+import re
+
+import pytest
+
+from bayesdual.cli import run
+from bayesdual.configuration import CommandLineError
+from bayesdual.inspection import RunReport, read_run
+from tests.inspection.test_callbacks import fit
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "blobs <1>"
+    directory.mkdir()
+    learner = fit(directory, [RunReport(directory)])
+    (directory / "config.yaml").write_text("model: {lr_end: 0.5}\ndata: {epochs: 2}\n")
+    return directory, learner
+
+
+def test_the_page_has_the_numbers_of_the_results_and_asks_no_other_host(finished, capsys):
+    directory, learner = finished
+    run(["inspect", str(directory)])
+    page = (directory / "report/report.html").read_text()
+    results = json.loads((directory / "results.json").read_text())
+    for key in ("average_accuracy", "forgetting", "nll", "ece"):
+        assert f"<td>{results[key]:.4f}</td>" in page
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", page) and "http" not in re.sub(r"base64,[^\"]*", "", page)
+    assert "blobs &lt;1&gt;" in page and len(re.findall(r"<img alt=\"[^\"]+\"", page)) == 7
+    names = {path.name for path in (directory / "report").iterdir()}
+    assert {"memory.png", "memory.svg", "posterior.png", "accuracy_lost.png", "bytes.svg"} < names
+    assert "It kept " in capsys.readouterr().out
+
+
+def test_several_runs_stand_side_by_side_and_what_differs_is_marked(finished, tmp_path):
+    directory, _ = finished
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "results.json").write_text((directory / "results.json").read_text())
+    (other / "config.yaml").write_text("model: {lr_end: 0.25}\ndata: {epochs: 2}\n")
+    run(["inspect", str(directory), str(other), "--output", str(tmp_path / "both")])
+    page = (tmp_path / "both/report.html").read_text()
+    assert re.findall(r"<td class=\"differs\">([^<]*)", page) == ["0.5", "0.25"] and "<th>lr_end</th>" in page
+    assert "<th>epochs</th>" not in page and "No example is kept." in page
+    assert {"1-memory.png", "2-seconds.png"} < {path.name for path in (tmp_path / "both").iterdir()}
+
+
+def test_a_run_that_goes_on_is_read_from_its_checkpoint(tmp_path):
+    learner = fit(tmp_path / "run", [], max_epochs=4)
+    learner.trainer.save_checkpoint(tmp_path / "run/last.ckpt", weights_only=False)
+    (tmp_path / "run/checkpoints").mkdir()
+    (tmp_path / "run/last.ckpt").rename(tmp_path / "run/checkpoints/last.ckpt")
+    known = read_run(tmp_path / "run")
+    assert known.results["accuracy_matrix"] == learner.history.accuracy and known.results["experiences_learned"] == 2
+    assert len(known.memory) == 12 and known.posterior.knows_data == learner.algorithm.posterior.knows_data
+    run(["inspect", str(tmp_path / "run/checkpoints/last.ckpt")])
+    assert "has learned 2 of 3 experiences" in (tmp_path / "run/report/report.html").read_text()
+
+
+def test_what_is_no_run_is_refused_in_a_sentence(tmp_path):
+    with pytest.raises(CommandLineError, match="is no run directory: it has neither results.json nor"):
+        run(["inspect", str(tmp_path)])
+    (tmp_path / "results.json").write_text('{"accuracy_matrix": ')
+    with pytest.raises(CommandLineError, match="results.json is damaged, or of another program"):
+        run(["inspect", str(tmp_path)])
+    (tmp_path / "x.ckpt").write_bytes(b"not one")
+    with pytest.raises(CommandLineError, match="x.ckpt is not a checkpoint of bayesdual, or is damaged"):
+        run(["inspect", str(tmp_path / "x.ckpt")])
+    assert {path.name for path in tmp_path.iterdir()} == {"results.json", "x.ckpt"}
