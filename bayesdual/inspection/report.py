@@ -94,7 +94,7 @@ def _parts(run: Run, drawn: Figures) -> dict[str, str]:
     matrix = results["accuracy_matrix"]
     accuracy = _figure(drawn["accuracy_matrix"], "Accuracy on each experience (columns) after each (rows).")
     forgotten = (
-        f"<p>{escape(verdict(matrix))}</p>"
+        f"<p>{escape(verdict(matrix)).capitalize()}.</p>"
         + _figure(drawn["accuracy_over_time"], "Accuracy on each experience once it is learned, and their mean.")
         + _figure(drawn["accuracy_lost"], "Accuracy on each experience that is gone since it was best.")
     )

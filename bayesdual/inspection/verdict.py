@@ -18,16 +18,16 @@ def lost(matrix: Matrix) -> list[float]:
 
 
 def verdict(matrix: Matrix) -> str:
-    """How much is kept, and where most was lost.
+    """How much is kept, and where most was lost, in at most 80 characters.
 
     Args:
         matrix: The accuracy matrix, a row for each experience learned, and at least as many columns.
     """
     if len(matrix) == 1:
-        return "One experience is learned: there is nothing yet to forget."
+        return "one experience is learned: there is nothing yet to forget"
     gone = lost(matrix)
     best = sum(now + loss for now, loss in zip(matrix[-1], gone, strict=False))
     kept = 1 - sum(gone) / best if best else 1.0
     most = max(range(len(gone)), key=gone.__getitem__)
-    rest = f"most was lost on experience {most + 1} ({gone[most]:.3f})" if gone[most] >= NOTHING else "nothing was lost"
-    return f"It kept {kept:.1%} of the accuracy that it had on each experience at its best; {rest}."
+    rest = f"lost most on experience {most + 1} ({gone[most]:.3f})" if gone[most] >= NOTHING else "lost nothing"
+    return f"kept {kept:.1%} of its best on each experience, {rest}"

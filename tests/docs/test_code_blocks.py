@@ -130,7 +130,11 @@ def check(words: list[str], where: str) -> str | None:
 
 def of_ours(words: list[str]) -> str | None:
     """A command line of ours, as far as it learns nothing."""
-    shows = {"list", "merge", "--help", "--version", "--print_config"} & set(words)
+    if words[0] in ("inspect", "merge") and "--help" not in words:  # of files that are not there
+        if words[1:]:
+            importlib.import_module(f"bayesdual.cli.{words[0]}").parser().parse_args(words[1:])
+        return None
+    shows = {"list", "--help", "--version", "--print_config"} & set(words)
     if words[:1] == ["compare"] and not shows:
         [(_, path)] = config_places(find_configs(words))
         if Path(path).is_absolute():  # one of those that ship: what they name is tested with the comparison
