@@ -1,4 +1,4 @@
-"""Models that were trained from a common base, made one: each by what it is sure of."""
+"""Models that were trained from a common base, made one: each by what it is sure of; and examples taken out."""
 
 from bayesdual.merging.average import average
 from bayesdual.merging.block import Block
@@ -7,6 +7,7 @@ from bayesdual.merging.gradient_matching import gradient_matching
 from bayesdual.merging.merge import merge
 from bayesdual.merging.merge_files import merge_files
 from bayesdual.merging.regmean import regmean
+from bayesdual.merging.remove import remove
 from bayesdual.merging.streaming import METHODS, Method
 from bayesdual.merging.task_arithmetic import task_arithmetic
 from bayesdual.merging.ties import ties
@@ -21,6 +22,7 @@ __all__ = [
     "merge",
     "merge_files",
     "regmean",
+    "remove",
     "task_arithmetic",
     "ties",
 ]

@@ -57,6 +57,12 @@ class KroneckerFactors:
         """G X A, shape (O, D), for a change X of the weights, shape (O, D)."""
         return self.outputs @ change @ self.inputs
 
+    def solve(self, right: Tensor, prior_precision: float) -> Tensor:
+        """X with G X A + delta X = right, shape (O, D); delta is positive."""
+        (a, inputs), (g, outputs) = (torch.linalg.eigh(side.double()) for side in (self.inputs, self.outputs))
+        values = torch.outer(g.clamp_min(0), a.clamp_min(0)) + prior_precision
+        return (outputs @ ((outputs.T @ right.double() @ inputs) / values) @ inputs.T).to(right)
+
     def diagonal(self) -> Tensor:
         """The diagonal, shape (O, D)."""
         return torch.outer(self.outputs.diagonal(), self.inputs.diagonal())
