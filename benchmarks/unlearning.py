@@ -2,8 +2,8 @@
 
     python benchmarks/unlearning.py [--activation tanh] [--seeds 3 4 5] [--left-out 200]
 
-A network with 32 hidden units is trained on the digits of scikit-learn to the minimum of sum_i CE + delta / 2 |theta|^2, delta = 1, by L-BFGS;
-its curvature is measured there, as a diagonal and as Kronecker factors.
+A network with 32 hidden units is trained on the digits of scikit-learn to the minimum of sum_i CE + delta / 2
+|theta|^2, delta = 1, by L-BFGS; its curvature is measured there, as a diagonal and as Kronecker factors.
 
 - Digits drawn at random are taken out one by one. The change of their own loss is compared with that of a network
   trained on from the minimum without them, by Spearman's rank correlation.
