@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.callbacks import Callback, Timer
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from bayesdual.algorithm import BayesDual
 from bayesdual.ivon import IVONByRule, IVONCallback
 from bayesdual.learner.datamodule import StreamDataModule
 from bayesdual.learner.history import History
+from bayesdual.learner.supported import refuse_unsupported, save_at_epoch_ends
 from bayesdual.memory import IMPOSSIBLE
 from bayesdual.models import evaluating
 from bayesdual.posterior import Posterior
@@ -72,6 +73,7 @@ class Learner(LightningModule):
         self._metric = measures.StreamMetric(0)  # of the evaluation under way
         self._takes_task_labels = "task_labels" in inspect.signature(network.forward).parameters
         self._random_state: dict[str, Any] | None = None
+        self._within_epoch = False
         self._loss_sum: Tensor | float = 0.0  # of the epoch: NaN once a loss was
 
     @property
@@ -126,6 +128,8 @@ class Learner(LightningModule):
 
     def setup(self, stage: str) -> None:
         stream = self.stream
+        if stage == "fit":
+            refuse_unsupported(self.trainer, self.network)
         train = stream.stream("train")
         for module in self.network.modules():  # Avalanche's growing heads: grown before the optimizer is made
             if hasattr(module, "adaptation"):
@@ -148,17 +152,30 @@ class Learner(LightningModule):
             self.task_mask = task_classes(train, n_logits)
         if stage == "fit":
             self.algorithm.check_budget(sample, n_classes)
-            if stream.finished and self.trainer.ckpt_path is None:
-                self._start_again(stream)
+            if self.trainer.ckpt_path is None:
+                self._begin(stream)
             _arrange(self.trainer, stream)
 
-    def _start_again(self, stream: StreamDataModule) -> None:
-        """Goes back to the first experience of a stream that another learner has learned."""
-        if self.history.accuracy:
-            raise ValueError("this Learner has learned the stream already: make a new one, or a new StreamDataModule.")
-        if self.algorithm.memory.counts:
-            raise ValueError("this algorithm has learned the stream already: make a new one for each Learner.")
-        stream.restart()
+    def _begin(self, stream: StreamDataModule) -> None:
+        """Goes back to the first experience of a stream that another learner has learned.
+
+        Raises:
+            ValueError: What is to be learned is not what comes after what this one has learned.
+        """
+        if stream.finished:
+            stream.restart()
+        if stream.experience == 0 and self.history.accuracy:
+            raise ValueError(
+                "this Learner has learned a stream already, and cannot learn a further one: make a new one, or give "
+                "one benchmark that has all experiences."
+            )
+        if stream.experience == 0 and self.algorithm.memory.counts:
+            raise ValueError("this algorithm has learned a stream already: make a new one for each Learner.")
+        if len(self.history.accuracy) != stream.experience:
+            raise ValueError(
+                f"this Learner has learned {len(self.history.accuracy)} experiences and the StreamDataModule stands at "
+                f"experience {stream.experience + 1}: make new ones, or resume from a checkpoint."
+            )
 
     # -- training
 
@@ -172,6 +189,7 @@ class Learner(LightningModule):
             self._random_state = None
 
     def on_train_epoch_start(self) -> None:
+        self._within_epoch = True
         self._loss_sum = 0.0
         self.algorithm.begin_experience(
             self.stream.train_data(), self.device, self.trainer.global_rank, self.trainer.world_size
@@ -215,6 +233,7 @@ class Learner(LightningModule):
             memory = self.algorithm.memory
             self._log({"memory/exemplars": len(memory), "memory/examples_seen": memory.examples_seen})
         self.stream.advance()
+        self._within_epoch = False
 
     def on_train_end(self) -> None:
         self.history.stop("total")
@@ -303,17 +322,24 @@ class Learner(LightningModule):
             "algorithm": self.algorithm.state_dict(),
             "history": self.history.state_dict(),
             "random_state": random_state(),
+            "within_epoch": self._within_epoch,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores what is not weights or optimizer state.
 
         Raises:
-            ValueError: The checkpoint is of another network or memory, or was not made by a ``Learner``.
+            ValueError: The checkpoint is of another network or memory, was not made by a ``Learner``, or cannot be
+                gone on from.
         """
         state = checkpoint.get("bayesdual")
         if state is None:
             raise ValueError("the checkpoint was not made by bayesdual: give one from the checkpoints/ of a run.")
+        if state.get("within_epoch", False) and self.trainer.state.fn == TrainerFn.FITTING:
+            raise ValueError(
+                "the checkpoint was written in the middle of an epoch, which a stream cannot go on from: give one that "
+                "StreamCheckpoint wrote (last.ckpt, experience_K.ckpt)."
+            )
         ours = {name: tuple(v.shape) for name, v in self.state_dict().items()}
         theirs = {name: tuple(v.shape) for name, v in checkpoint["state_dict"].items()}
         different = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
@@ -374,14 +400,10 @@ def _arrange(trainer: Any, stream: StreamDataModule) -> None:
         stream: What is learned.
 
     Raises:
-        ValueError: The trainer is to stop before the first epoch, or in the middle of one.
+        ValueError: The trainer is to stop before the first epoch.
     """
     wanted = trainer.fit_loop.max_epochs
-    if trainer.fast_dev_run or trainer.max_steps != -1 or any(isinstance(c, Timer) for c in trainer.callbacks):
-        raise ValueError(
-            "trainer.max_steps, max_time and fast_dev_run stop in the middle of an epoch, which a stream cannot go on "
-            "from: give trainer.max_epochs, or fewer data.epochs."
-        )
+    save_at_epoch_ends(trainer)
     if wanted == 0:
         raise ValueError("trainer.max_epochs is 0: leave it out to learn the whole stream, or give at least 1.")
     total = stream.n_experiences * stream.epochs

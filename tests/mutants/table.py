@@ -418,6 +418,21 @@ MUTANTS: tuple[Mutant, ...] = (
         ("loaders: labels other than the targets' pass", "if not torch.equal(y, data.y[rows]):", "if False:"),
     ),
     *mutants(
+        "bayesdual/learner/supported.py",
+        "tests/learner/test_supported.py",
+        (
+            "supported: Lightning saves before the accuracies are noted",
+            "callback._save_on_train_epoch_end = True",
+            "pass",
+        ),
+        ("supported: a compiled network passes", "compiled or learner._compiler_ctx", "learner._compiler_ctx"),
+    ),
+    *mutants(
+        "bayesdual/learner/learner.py",
+        "tests/learner/test_supported.py",
+        ("a checkpoint of the middle of an epoch is gone on from", "self._within_epoch = True", "pass"),
+    ),
+    *mutants(
         "bayesdual/stream/checks.py",
         "tests/stream/test_checks.py",
         ("labels: floats are cut", "tensor.is_floating_point() or tensor.is_complex()", "False"),
