@@ -31,7 +31,7 @@ CALLBACKS = (
 )
 WHOLE = {  # settings of the trainer, and what they are where every epoch is learned and evaluated whole
     "limit_train_batches": (1.0, None),
-    "limit_val_batches": (1.0, None),
+    "limit_val_batches": (1.0, None, 0),  # or not evaluated at all
     "overfit_batches": (0, 0.0),
     "val_check_interval": (1.0, None),
 }

@@ -39,7 +39,7 @@ class OwnAverage(StochasticWeightAveraging):
     [
         ({"limit_train_batches": 2}, "trainer.limit_train_batches is 2"),
         ({"limit_train_batches": 0.5}, "trainer.limit_train_batches is 0.5"),
-        ({"limit_val_batches": 0}, "trainer.limit_val_batches is 0"),
+        ({"limit_val_batches": 2}, "trainer.limit_val_batches is 2"),
         ({"overfit_batches": 1}, "trainer.(limit_train|overfit)_batches is 1"),
         ({"val_check_interval": 0.5}, "trainer.val_check_interval is 0.5"),
         ({"callbacks": StochasticWeightAveraging(0.1)}, "StochasticWeightAveraging of Lightning is not known to work"),
