@@ -7,7 +7,7 @@ is skewed), and three tables that packages ship: scikit-learn's diabetes, and of
 the houses of Boston's tracts (less the column that counts people by colour), a fifth of each to test on. Each is split
 20 times. Every method has the same networks, folds, epochs and calibration part, and is stopped by the folds that it
 does not see (``bayesdual.conformal.ConformalRegressor``); nothing is chosen by test data. *best* is for each split the
-one of the three losses whose sets are the shortest on these folds.
+one of the four by bins whose sets are the shortest on these folds.
 
 Coverage is meant to be .9; a mean over splits is held against it in standard errors, the splits' standard deviation
 over the root of their number (on tables splits share examples, so that this is a guide there). Every run is appended to
@@ -30,10 +30,11 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_diabetes
 
 from bayesdual.comparison import Cell, Run, Store, made_by
-from bayesdual.conformal import LOSSES, ConformalRegressor, covered, lengths
+from bayesdual.conformal import ConformalRegressor, covered, lengths
 
 ALPHA = 0.1
-METHODS = (*LOSSES, "split", "normalised", "cqr")
+BINNED = ("published", "two-hot", "blurred", "coarse")
+METHODS = (*BINNED, "split", "normalised", "cqr")
 SHOWN = ("best", *METHODS)
 LEARN, TEST = 600, 1000  # examples of what is drawn
 
@@ -112,8 +113,8 @@ def cell(data: str, method: str, seed: int, settings: Mapping[str, Any]) -> Cell
 
 
 def chosen(of_split: Mapping[str, Mapping[str, float]]) -> Mapping[str, float]:
-    """Of the three losses, the results of the one whose sets are the shortest on folds not seen."""
-    return min((of_split[loss] for loss in LOSSES), key=lambda results: results["length_unseen"])
+    """Of the four by bins, the results of the one whose sets are the shortest on folds not seen."""
+    return min((of_split[loss] for loss in BINNED), key=lambda results: results["length_unseen"])
 
 
 def table(results: Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]) -> list[str]:

@@ -22,7 +22,7 @@ class Method(Protocol):
         ...
 
     def activate(self, raw: Tensor) -> Tensor:
-        """What it says, (B, outputs): what is averaged where several networks speak."""
+        """What it says, (B, outputs); where several networks speak, of the mean of what they give."""
         ...
 
     def score(self, said: Tensor, y: Tensor) -> Tensor:

@@ -1,12 +1,14 @@
-"""How networks of conformal methods are trained: on folds, each kept as it was best on the fold that it does not see.
+"""How networks of conformal methods are trained: on folds, and kept as they were best on those that they do not see.
 
-Network i of F learns from all folds but fold i, and is kept as it was after the epoch of the least loss on fold i. What
-the networks say of the folds that they did not see chooses between methods, by the mean length of the sets
+Network i of F learns from all folds but fold i. All are kept as they were after the epoch of the least mean loss of
+fold i by network i (an epoch for each fold would fit its few examples). What they say of the folds that they did not
+see chooses between methods, by the mean length of the sets
 
     {y : s(x, y) <= q},      q the finite-sample quantile of the scores of all folds;
 
-what they say on average is the prediction. IVON's networks speak by samples of their posterior. All F networks take
-their steps together, as one network with F times the parameters: that is several times as fast.
+the mean of what they give makes the prediction (of densities a geometric mean, as narrow as its parts). IVON's networks
+speak by samples of their posterior. All take their steps together, as one network with F times the parameters: that is
+several times as fast.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ class Fitted(NamedTuple):
 
     def say(self, method: Method, x: Tensor) -> Tensor:
         """What a method makes of inputs (B, ...), on average over the networks: (B, outputs), in float64."""
-        return torch.stack([_said(self.network, weights, method, x) for weights in self.weights]).mean(0)
+        return method.activate(_raw(self.network, [w for weights in self.weights for w in weights], x))
 
 
 def fit_folds(
@@ -95,7 +97,7 @@ def fit_folds(
     networks = [make_network() for _ in folds]
     network = deepcopy(networks[0]).double().eval()
     weights = train(networks, method, x, y, folds, training, generator)
-    said = torch.cat([_said(network, w, method, x[fold]) for w, fold in zip(weights, folds, strict=True)])
+    said = torch.cat([method.activate(_raw(network, w, x[fold])) for w, fold in zip(weights, folds, strict=True)])
     targets = torch.cat([y[fold] for fold in folds])
     q = conformal_quantile(method.score(said, targets), max(alpha, 1 / (len(y) + 1)))
     return Fitted(network, weights, statistics.fmean(lengths(method.sets(said, q))))
@@ -123,7 +125,7 @@ def train(
     forward = vmap(lambda p, b, z: functional_call(shape, (p, b), (z,)), randomness="different")
     steps, step = training.epochs * math.ceil(n / training.batch_size), 0
     optimizer = _optimizer(params, len(folds), training, n, steps)
-    least, best = [math.inf] * len(folds), _now(params, buffers, optimizer)
+    least, best = math.inf, _now(params, buffers, optimizer)
     for _ in range(training.epochs):
         orders = torch.stack([rows[torch.randperm(len(rows), generator=generator)[:n]] for rows in rest])
         shape.train()
@@ -138,20 +140,16 @@ def train(
         shape.eval()
         with torch.no_grad():
             raw = forward(params, buffers, x[unseen])
-            losses = [float(method.loss(r, y[rows])) for r, rows in zip(raw, unseen, strict=True)]
-        better = [i for i, loss in enumerate(losses) if loss < least[i]]
-        now = _now(params, buffers, optimizer) if better else {}
-        for i in better:
-            least[i] = losses[i]
-            for name, kept in best.items():
-                for whole, part in zip(kept, now[name], strict=True):
-                    whole[i] = part[i]
+            loss = float(method.loss(raw.flatten(0, 1), y[unseen].flatten()))
+        if loss < least:
+            least, best = loss, _now(params, buffers, optimizer)
     return [_speaking(best, i, training.samples, generator) for i in range(len(folds))]
 
 
-def _said(network: nn.Module, weights: Sequence[Weights], method: Method, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return torch.stack([method.activate(functional_call(network, w, (x.double(),))) for w in weights]).mean(0)
+@torch.no_grad()
+def _raw(network: nn.Module, weights: Sequence[Weights], x: Tensor) -> Tensor:
+    """The mean of what a network gives with several weights, in float64."""
+    return torch.stack([functional_call(network, w, (x.double(),)) for w in weights]).mean(0)
 
 
 def _optimizer(params: Weights, networks: int, training: Training, examples: int, steps: int) -> Optimizer:

@@ -659,4 +659,58 @@ MUTANTS: tuple[Mutant, ...] = (
             "chosen[key] == max(values)",
         ),
     ),
+    *mutants(
+        "bayesdual/conformal/quantile.py",
+        "tests/conformal/test_quantile.py",
+        (
+            "conformal: no finite-sample correction",
+            "(1 - alpha) * (n + 1) - ROUNDING) - 1",
+            "(1 - alpha) * n - ROUNDING) - 1",
+        ),
+        ("conformal: a rank by floating point", "(1 - alpha) * (n + 1) - ROUNDING) - 1", "(1 - alpha) * (n + 1)) - 1"),
+        ("conformal: the new example has no weight", "* (1 + 1 / n)", "* 1"),
+    ),
+    *mutants(
+        "bayesdual/conformal/sets.py",
+        "tests/conformal/test_sets.py",
+        (
+            "conformal: heights at the threshold are left out",
+            "above = heights >= threshold",
+            "above = heights > threshold",
+        ),
+        (
+            "conformal: crossings on the wrong side",
+            "(threshold - left) / (right - left)",
+            "(right - threshold) / (right - left)",
+        ),
+    ),
+    *mutants(
+        "bayesdual/conformal/bins.py",
+        "tests/conformal/test_sets.py",
+        (
+            "conformal: what lies outside has the last bin's density",
+            "torch.where(inside, ",
+            "torch.where(inside | True, ",
+        ),
+    ),
+    *mutants(
+        "bayesdual/conformal/regression_as_classification.py",
+        "tests/conformal/test_methods.py",
+        ("conformal: the entropy's sign reversed", "- tau * entropy", "+ tau * entropy"),
+        ("conformal: blurred labels as if bins were equal", " + widths(grid).log()", ""),
+    ),
+    *mutants(
+        "bayesdual/conformal/stream.py",
+        "tests/conformal/test_stream.py",
+        (
+            "conformal: one threshold for all experiences",
+            "rows = z.experience == experience",
+            "rows = z.experience >= 0",
+        ),
+        (
+            "conformal: the first examples are kept, and no draw",
+            "order = torch.randperm(len(data.y), generator=generator)",
+            "order = torch.arange(len(data.y))",
+        ),
+    ),
 )
