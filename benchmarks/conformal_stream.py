@@ -222,10 +222,10 @@ def figure(runs: list[Mapping[str, Any]]) -> Figure:
                 axes.plot(range(e + 1, n + 1), values, "-", color=colours[e % 5], alpha=0.25, lw=0.8)
             values = [mean(r["experiences"][t]["held out"][way][e] for r in runs) for t in range(e, n)]
             axes.plot(range(e + 1, n + 1), values, "o-", color=colours[e % 5], ms=4, label=f"experience {e + 1}")
-        axes.set(title=way, xlabel="experiences learned", ylim=(0.35, 1.02), xticks=range(1, n + 1))
+        axes.set(title=way, xlabel="experiences learned", ylim=(0.25, 1.02), xticks=range(1, n + 1))
         if place == 0:
-            axes.set_ylabel("coverage (axis begins at .35)")
-            axes.legend(fontsize=7, loc="lower left")
+            axes.set_ylabel("coverage (axis begins at .25)")
+    axes.legend(fontsize=8, loc="lower left")
     return drawing
 
 
