@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,20 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def is_damaged(path: str | Path) -> bool:
+    """Whether a file that is a zip archive, as PyTorch's are, has content that its checksums (CRC-32) contradict.
+
+    Whether a file of another kind is damaged cannot be known: no.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is not None
+    except zipfile.BadZipFile:
+        return zipfile.is_zipfile(path)
+    except (RuntimeError, NotImplementedError, ValueError, EOFError):  # of archives whose own tables are damaged
+        return True
 
 
 def write_json(path: str | Path, value: Any) -> None:

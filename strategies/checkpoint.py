@@ -24,7 +24,7 @@ from avalanche.training.templates.base_sgd import PeriodicEval
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from bayesdual.files import write_whole
+from bayesdual.files import is_damaged, write_whole
 from bayesdual.random_state import random_state, set_random_state
 
 FORMAT = "bayesdual-strategy-1"
@@ -87,6 +87,8 @@ def load_checkpoint(strategy: SupervisedTemplate, path: str | Path) -> int:
         FileNotFoundError: There is no such file.
         ValueError: The file is no checkpoint of a strategy, or of one that was made otherwise.
     """
+    if Path(path).exists() and is_damaged(path):
+        raise ValueError(f"{path} is damaged: its content is not what its checksums say; take another checkpoint.")
     try:
         state = torch.load(path, map_location=strategy.device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:

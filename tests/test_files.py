@@ -4,8 +4,9 @@ import json
 import os
 
 import pytest
+import torch
 
-from bayesdual.files import append_line, write_json, write_whole
+from bayesdual.files import append_line, is_damaged, write_json, write_whole
 
 
 def fails_half_way(path):
@@ -52,3 +53,16 @@ def test_lines_are_appended_and_one_that_was_cut_off_spoils_no_other(tmp_path):
         file.write("cut o")  # as by a kill
     append_line(path, "third")
     assert path.read_text() == "first\ncut o\nthird\n"
+
+
+def test_damage_inside_an_archive_is_seen(tmp_path):
+    path = tmp_path / "a.pt"
+    torch.save({"w": torch.arange(5000.0)}, path)
+    assert not is_damaged(path)
+    content = path.read_bytes()
+    place = content.index(torch.arange(5000.0).numpy().tobytes()) + 10000
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    assert torch.load(path, weights_only=True)["w"].shape == (5000,)  # PyTorch itself sees nothing
+    assert is_damaged(path)
+    path.write_text("no archive")
+    assert not is_damaged(path)

@@ -6,7 +6,7 @@ import csv
 import logging
 import os
 import shutil
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,17 @@ from omegaconf.errors import OmegaConfBaseException
 from rich import print as rich_print
 
 from bayesdual.cli.help import ALL, BriefHelp
-from bayesdual.cli.run_directories import CHECKPOINTS, RUNS, check_checkpoint, latest_run, make_directory, new_run
+from bayesdual.cli.run_directories import (
+    CHECKPOINTS,
+    RUNS,
+    check_checkpoint,
+    check_resumed,
+    latest_run,
+    locked,
+    make_directory,
+    new_run,
+    newest_whole,
+)
 from bayesdual.configuration import (
     RUN_COMMANDS,
     TRAINER_DEFAULTS,
@@ -51,10 +61,15 @@ class SaveConfig(SaveConfigCallback):
         self._directory = directory
 
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        settings = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
-        settings.pop("ckpt_path", None)  # how a run was resumed is not part of it, nor what it is used for later
-        text = yaml.safe_dump(settings, sort_keys=False)
+        text = yaml.safe_dump(settings_of(self.parser, self.config), sort_keys=False)
         write_whole(self._directory / "config.yaml", lambda path: path.write_text(text))
+
+
+def settings_of(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
+    """The settings of a run, every default spelled out, as plain values."""
+    settings = yaml.safe_load(parser.dump(config, skip_unset=False))
+    settings.pop("ckpt_path", None)  # how a run was resumed is not part of it, nor what it is used for later
+    return settings
 
 
 class Cli(LightningCLI):
@@ -72,6 +87,7 @@ class Cli(LightningCLI):
             logging.getLogger(name).setLevel(logging.WARNING)
         self._argv = argv
         self._checkpoint: Path | None = None
+        self._held = ExitStack()  # the run directory, while it is written to
         self._unused_run: Path | None = None  # made for this command, to be taken away if nothing is learned
         words = ["--help" if word == ALL else word for word in argv]
         try:
@@ -99,6 +115,8 @@ class Cli(LightningCLI):
                 with suppress(OSError):
                     RUNS.rmdir()  # if it is empty
             raise
+        finally:
+            self._held.close()
 
     # -- what LightningCLI calls, in this order
 
@@ -140,11 +158,15 @@ class Cli(LightningCLI):
         self.run_dir = self._run_dir_of_rank_zero(config) if rank else self._choose_run_dir(config)
         os.environ[RANK_ZERO] = str(self.run_dir.absolute())
         if config.ckpt_path is not None:
-            last = self.run_dir / CHECKPOINTS / "last.ckpt"
-            self._checkpoint = last if config.ckpt_path == "last" else Path(config.ckpt_path)
+            last = config.ckpt_path == "last"
+            self._checkpoint = newest_whole(self.run_dir / CHECKPOINTS) if last else Path(config.ckpt_path)
             check_checkpoint(self._checkpoint)
+            if self._command == "fit" and rank == 0:
+                check_resumed(self._checkpoint, settings_of(self._parser(self._command), config))
         if self._command == "fit" and make_directory(self.run_dir):
             self._unused_run = self.run_dir
+        if self._command == "fit" and rank == 0:
+            self._held.enter_context(locked(self.run_dir))
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         given = self.config_init[self._command]["trainer"]
@@ -171,6 +193,12 @@ class Cli(LightningCLI):
         if self._checkpoint is not None:
             self.config_init[self._command].ckpt_path = str(self._checkpoint)
             self.config_init[self._command].weights_only = True
+
+    @rank_zero_only
+    def before_fit(self) -> None:
+        if (ranks := self.trainer.world_size) > 1:
+            batch = self.datamodule.batch_size
+            print(f"{ranks} processes: data.batch_size is {batch} on each, {ranks * batch} new examples in a step")
 
     @rank_zero_only
     def after_fit(self) -> None:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from bayesdual.configuration import CommandLineError
+from bayesdual.configuration import CommandLineError, read_config
+from bayesdual.files import is_damaged
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 RUNS = Path("runs")
 CHECKPOINTS = "checkpoints"
+FREE = ("threads", "data.workers")  # settings that a run may go on with others of
 
 
 def runs_named(name: str) -> list[Path]:
@@ -66,11 +78,102 @@ def check_checkpoint(path: Path) -> None:
     """
     if not path.is_file():
         raise CommandLineError(f"--ckpt_path {path}: there is no such file.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        if not isinstance(content, dict) or "pytorch-lightning_version" not in content:
-            raise ValueError
-    except Exception:  # whatever a damaged file makes of it
+    if not is_whole(path):
         raise CommandLineError(
             f"--ckpt_path {path} is not a checkpoint, or is damaged: give another one of the checkpoints/ of a run."
+        )
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is a checkpoint, and undamaged."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return isinstance(content, dict) and "pytorch-lightning_version" in content and not is_damaged(path)
+    except Exception:  # whatever a damaged file makes of it
+        return False
+
+
+def newest_whole(folder: Path) -> Path:
+    """The checkpoint to go on from; one that is damaged is passed over, and said to be.
+
+    Args:
+        folder: Where the checkpoints of a run are.
+
+    Raises:
+        CommandLineError: There is none that is whole.
+    """
+    last = folder / "last.ckpt"
+    earlier = sorted(folder.glob("experience_*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    taken = next((path for path in (last, *earlier) if path.is_file() and is_whole(path)), None)
+    if taken is None and not last.is_file():
+        raise CommandLineError(f"--ckpt_path {last}: there is no such file.")
+    if taken is None:
+        raise CommandLineError(f"--ckpt_path last: all checkpoints in {folder} are damaged: start the run again.")
+    if taken != last:
+        state = "damaged" if last.is_file() else "not there"
+        print(f"bayesdual: {last} is {state}: {taken} is taken in its place.", file=sys.stderr)
+    return taken
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps a directory to this process; the lock ends with it, however that ends, and leaves no file.
+
+    Raises:
+        CommandLineError: Another process has it.
+    """
+    if fcntl is None:  # Windows
+        yield
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise CommandLineError(
+            f"--run_dir {path} is in use by another run: wait until that has ended, or give another folder."
         ) from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any], above: str = "") -> dict[str, tuple[Any, Any]]:
+    """The settings that both name and that differ, by dotted key: what they were, and what they are."""
+    changed: dict[str, tuple[Any, Any]] = {}
+    for key in before.keys() & now.keys():
+        old, new = before[key], now[key]
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            changed |= changed_settings(old, new, f"{above}{key}.")
+        elif old != new:
+            changed[f"{above}{key}"] = old, new
+    return dict(sorted(changed.items()))
+
+
+def check_resumed(checkpoint: Path, settings: Mapping[str, Any]) -> None:
+    """Compares the settings of a run that goes on with those it had, and says what is other.
+
+    Args:
+        checkpoint: Of a run; where no ``config.yaml`` lies beside its folder, there is nothing to compare with.
+        settings: Those of now, every default spelled out.
+
+    Raises:
+        CommandLineError: One is other that the checkpoint decides, so that it would have no effect, or half of one.
+    """
+    path = checkpoint.parent.parent / "config.yaml"
+    if not path.is_file():
+        return
+    changed = changed_settings(read_config(str(path)), settings)
+    free = {key: values for key, values in changed.items() if key.startswith("trainer.") or key in FREE}
+    changed.pop("run_dir", None)
+    if fixed := [key for key in changed if key not in free]:
+        old, new = changed[fixed[0]]
+        raise CommandLineError(
+            f"{fixed[0]} was {old} in the run that goes on ({path}), and is {new} now: give what it was, or start "
+            "a new run."
+        )
+    for key, (old, new) in free.items():
+        print(f"going on with {key} {new}, which was {old}")

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from bayesdual import measures
 from bayesdual.algorithm import BayesDual
+from bayesdual.files import is_damaged
 from bayesdual.ivon import IVONByRule, IVONCallback
 from bayesdual.learner.datamodule import StreamDataModule
 from bayesdual.learner.history import History
@@ -128,6 +129,8 @@ class Learner(LightningModule):
 
     def setup(self, stage: str) -> None:
         stream = self.stream
+        if self.trainer.ckpt_path is not None and is_damaged(self.trainer.ckpt_path):
+            raise ValueError(f"the checkpoint {self.trainer.ckpt_path} is damaged: give another one.")
         if stage == "fit":
             refuse_unsupported(self.trainer, self.network)
         train = stream.stream("train")

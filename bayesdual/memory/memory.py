@@ -21,11 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from bayesdual.files import write_whole
 from bayesdual.memory.cosine_spread import CosineSpread
 from bayesdual.memory.exemplars import Exemplars, concatenate
 from bayesdual.memory.packing import UNKNOWN, Packed, pack, size_of, unpack
@@ -35,6 +32,7 @@ from bayesdual.memory.soft_labels import soft_labels
 from bayesdual.memory.spread import Spread
 from bayesdual.memory.vectors import Condenser
 from bayesdual.stream import Predict
+from bayesdual.tensor_files import read_tensors, write_tensors
 
 FORMAT = "bayesdual-memory-1"
 PACKED_FORMAT = "bayesdual-memory-2"
@@ -329,23 +327,16 @@ class Memory:
             kind, tensors = PACKED_FORMAT, _as_tensors(self._packed)
             if self.spread:
                 tensors["spread"] = self.spread.state_dict()["sum"]
-        tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
-        header = {"format": kind, "memory": json.dumps(plain)}
-        write_whole(path, lambda temporary: save_file(tensors, temporary, header))
+        write_tensors(path, tensors, {"format": kind, "memory": json.dumps(plain)})
 
     @classmethod
     def load(cls, path: str | Path) -> Memory:
         """Reads what :meth:`save` wrote; executes nothing from it.
 
         Raises:
-            ValueError: The file is not a memory.
+            ValueError: The file is not a memory, or is damaged.
         """
-        try:
-            with safe_open(path, "pt") as file:
-                header = file.metadata() or {}
-                tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a memory file, or is damaged ({error}).") from None
+        tensors, header = read_tensors(path, "memory")
         if header.get("format") not in (FORMAT, PACKED_FORMAT):
             raise ValueError(f"{path} is not a memory file: its header does not say {FORMAT} or {PACKED_FORMAT}.")
         state = json.loads(header["memory"])

@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bayesdual.files import write_whole
 from bayesdual.posterior.last_layer import LastLayerPosterior
+from bayesdual.tensor_files import read_tensors, write_tensors
 
 FORMAT = "bayesdual-posterior-2"
 FORMAT_1 = "bayesdual-posterior-1"  # precisions alone
@@ -242,8 +240,7 @@ class Posterior:
         if (last := self.last_layer) is not None:
             tensors |= {f"last_layer/{name}": getattr(last, name) for name in LAST}
             header |= {"last_layer": last.name, "last_layer_prior_precision": repr(last.prior_precision)}
-        tensors = {name: v.detach().cpu().contiguous() for name, v in tensors.items()}
-        write_whole(path, lambda temporary: save_file(tensors, temporary, header))
+        write_tensors(path, tensors, header)
 
     @classmethod
     def load(cls, path: str | Path, module: nn.Module | None = None) -> Posterior:
@@ -254,14 +251,9 @@ class Posterior:
             module: The network that it should be of; None: any.
 
         Raises:
-            ValueError: The file is not a posterior, or one of another network.
+            ValueError: The file is not a posterior, is damaged, or is one of another network.
         """
-        try:
-            with safe_open(path, "pt") as file:
-                header = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a posterior file, or is damaged ({error}).") from None
+        tensors, header = read_tensors(path, "posterior")
         if header.get("format") not in POSTERIOR_FORMATS:
             raise ValueError(f"{path} is not a posterior file: its header does not say {FORMAT}.")
         parts: dict[str, dict[str, Tensor]] = {"mean": {}, "curvature": {}, "last_layer": {}}

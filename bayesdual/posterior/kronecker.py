@@ -25,16 +25,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bayesdual.files import write_whole
 from bayesdual.posterior.backward import MEMORY
 from bayesdual.posterior.checks import differentiable, not_inference, refuse_train_mode
 from bayesdual.posterior.ggn import draw_pairs, squared_gradients
 from bayesdual.posterior.layer_rules import CONVOLUTION, RULES, slices, unfolded
 from bayesdual.posterior.recording import Layer, Plan, explain, plan_of, record
+from bayesdual.tensor_files import read_tensors, write_tensors
 
 FORMAT = "bayesdual-curvature-1"
 
@@ -154,9 +152,7 @@ def save_curvature(path: str | Path, curvature: Mapping[str, Curvature]) -> None
         else:
             tensors |= {f"inputs/{name}": h.inputs, f"outputs/{name}": h.outputs}
             biases[name] = h.bias
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    header = {"format": FORMAT, "biases": json.dumps(biases)}
-    write_whole(path, lambda temporary: save_file(tensors, temporary, header))
+    write_tensors(path, tensors, {"format": FORMAT, "biases": json.dumps(biases)})
 
 
 def load_curvature(path: str | Path) -> dict[str, Curvature]:
@@ -169,11 +165,9 @@ def load_curvature(path: str | Path) -> dict[str, Curvature]:
         ValueError: The file is not one of a curvature, or is damaged.
     """
     try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a file of a curvature, or is damaged ({error}).") from None
+        tensors, header = read_tensors(path, "curvature")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error}).") from None
     if header.get("format") != FORMAT:
         raise ValueError(f"{path} is not a file of a curvature: its header does not say {FORMAT}.")
     curvature: dict[str, Curvature] = {

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bayesdual import __version__, sources
 from bayesdual.__main__ import main
+from bayesdual.cli.run_directories import changed_settings, locked
 from bayesdual.configuration import CommandLineError, Setting, arguments, failure, messages, parsing_complaint
 from bayesdual.memory import Memory
 
@@ -501,12 +503,81 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(("flags", "sentence"), OTHERS.items(), ids=OTHERS)
-def test_a_checkpoint_of_something_else_is_refused(in_learned, flags, sentence):
+def test_a_checkpoint_of_something_else_is_refused(in_learned, tmp_path, flags, sentence):
     before = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*")}
-    checkpoint = in_learned / "checkpoints/experience_2.ckpt"
+    checkpoint = tmp_path / "alone.ckpt"  # no config.yaml beside it says what it is of
+    shutil.copyfile(in_learned / "checkpoints/experience_2.ckpt", checkpoint)
     text = refused("fit", "--config", "tiny.yaml", "--ckpt_path", checkpoint, *flags.split(), status=1)
     assert sentence in text
     assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*")}.keys() == before.keys()
+
+
+def test_a_run_does_not_go_on_with_settings_that_its_checkpoint_decides(in_learned):
+    config = (in_learned / "config.yaml").read_text()
+    for flags, was in (
+        ("--model.optimizer.init_args.lr 0.3", "model.optimizer.init_args.lr was 0.1 in the run that goes on ("),
+        ("--model.algorithm.init_args.weight_prior null", "weight_prior was kronecker in the run that goes on ("),
+        (
+            "--seed_everything 1",
+            "seed_everything was 0 in the run that goes on (runs/tiny-1/config.yaml)",
+        ),
+    ):
+        text = refused("fit", "--config", "tiny.yaml", "--ckpt_path", "last", *flags.split())
+        assert was in text and text.endswith("give what it was, or start a new run.")
+    assert (in_learned / "config.yaml").read_text() == config
+
+
+def test_settings_of_the_trainer_may_change_and_are_listed_and_recorded(learned, tmp_path, monkeypatch):
+    shutil.copytree(learned[0], tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    flags = ["--trainer.gradient_clip_val", 5.0, "--data.workers", 1]
+    status, out, err = call("fit", "--config", "tiny.yaml", "--ckpt_path", "last", *flags)
+    assert status == 0, err
+    assert "going on with trainer.gradient_clip_val 5.0, which was None" in out
+    assert "going on with data.workers 1, which was 0" in out and out.count("going on with") == 2
+    assert config_of(Path("runs/tiny-1/config.yaml").read_text())["trainer"]["gradient_clip_val"] == 5.0
+
+
+def test_changes_are_those_of_settings_that_both_name():
+    before = {"a": {"b": 1, "c": None, "gone": 0}, "d": [1]}
+    now = {"a": {"b": 2, "c": {"class_path": "x"}, "new": 1}, "d": [1]}
+    assert changed_settings(before, now) == {"a.b": (1, 2), "a.c": (None, {"class_path": "x"})}
+
+
+def test_a_run_directory_in_use_is_refused_and_free_again_afterwards(here):
+    flags = ["--run_dir", "mine", "--trainer.max_epochs", 1]
+    Path("mine").mkdir()
+    with locked(Path("mine")):
+        text = refused("fit", "--config", "tiny.yaml", *flags)
+        assert text.startswith("--run_dir mine is in use by another run")
+    assert not list(Path("mine").iterdir())
+    assert call("fit", "--config", "tiny.yaml", *flags)[0] == 0
+    with locked(Path("mine")):
+        pass
+
+
+def damage(path, share=0.5):
+    """Turns one byte of a file's content around."""
+    content = bytearray(path.read_bytes())
+    content[int(share * len(content))] ^= 0xFF
+    path.write_bytes(content)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_by_name(learned, tmp_path, monkeypatch):
+    shutil.copytree(learned[0], tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    folder = Path("runs/tiny-1/checkpoints")
+    damage(folder / "last.ckpt")
+    text = refused("test", "--config", "tiny.yaml", "--ckpt_path", folder / "last.ckpt")
+    assert "last.ckpt is not a checkpoint, or is damaged" in text
+    shutil.copyfile(folder / "last.ckpt", folder / "experience_5.ckpt")
+    os.utime(folder / "experience_4.ckpt", (2e9, 2e9))
+    status, _, err = call("test", "--config", "tiny.yaml", "--ckpt_path", "last")
+    assert status == 0
+    assert err == f"bayesdual: {folder}/last.ckpt is damaged: {folder}/experience_4.ckpt is taken in its place.\n"
+    for path in folder.iterdir():
+        path.write_bytes(b"nothing")
+    assert "are damaged: start the run again" in refused("fit", "--config", "tiny.yaml", "--ckpt_path", "last")
 
 
 def test_truncated_and_foreign_checkpoints_are_refused(in_learned, tmp_path):
