@@ -60,5 +60,5 @@ def checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
     digest = hashlib.sha256(repr(sorted(header.items())).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

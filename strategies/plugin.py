@@ -25,6 +25,7 @@ from avalanche.models.utils import is_multi_task_module
 from avalanche.training.plugins import SupervisedPlugin
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from bayesdual.algorithm import BayesDual
 from bayesdual.ivon import IVON
@@ -80,8 +81,13 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         """Looks at the experience before the model grows for it, and notes the optimizer's state by name.
 
         Raises:
-            ValueError: The experience cannot be learned from.
+            ValueError: The experience cannot be learned from, or not on several processes.
         """
+        if DistributedHelper.world_size > 1 and not isinstance(strategy.model, DistributedDataParallel):
+            raise ValueError(
+                f"there are {DistributedHelper.world_size} processes, and each would learn a model of its own: wrap "
+                "the model by torch.nn.parallel.DistributedDataParallel before the strategy, and seed all alike."
+            )
         self._data = _training_data(strategy.experience, strategy)
         self._highest_label = int(self._data.y.max())
         # Not of the model's parameters: a head may have grown while it was evaluated.

@@ -39,7 +39,7 @@ class BayesDualStrategy(SupervisedTemplate):
             with settings that follow from the first experience (see ``bayesdual.ivon.ivon_settings``): its number of
             examples, and the steps that it is learned in; the others should be about as large.
         criterion: Loss of new examples; None: cross-entropy.
-        train_mb_size: New examples in a training batch.
+        train_mb_size: New examples in a training batch, of each process.
         train_epochs: Epochs of training on each experience.
         eval_mb_size: Examples in an evaluation batch.
         device: Where the model is.

@@ -32,7 +32,7 @@ class StreamDataModule(LightningDataModule):
         benchmark: An Avalanche benchmark with streams ``train`` and ``test`` and, for tuning, ``valid``; or what
             returns one: of ``bayesdual.scenarios``, ``avalanche.benchmarks.classic``, or a callable of your own.
         epochs: Epochs of training on each experience.
-        batch_size: New examples in a training batch (on each device).
+        batch_size: New examples in a training batch of each process: N processes learn from N times as many in a step.
         evaluate_on: Stream that ``fit`` evaluates on after each experience: ``test``, or ``valid`` for tuning.
         workers: Processes that read data which is not held as tensors.
 

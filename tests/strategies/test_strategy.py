@@ -602,3 +602,13 @@ def test_data_that_cannot_be_learned_are_refused_where_it_is_seen(host):
     made = host(mlp())
     with pytest.raises(ValueError, match="the experience that is evaluated has the label 1[012], but"):
         made.eval(parts_of(x, (y + 3).tolist()))
+
+
+@both
+def test_processes_that_would_each_learn_a_model_of_their_own_are_refused(host, monkeypatch):
+    processes = SimpleNamespace(world_size=2, rank=0, is_distributed=True)
+    monkeypatch.setattr("bayesdual.strategies.plugin.DistributedHelper", processes)
+    made = host(mlp())
+    with pytest.raises(ValueError, match="there are 2 processes, and each would learn a model of its own: wrap"):
+        made.train(benchmark().train_stream)
+    assert not made.algorithm.memory.counts
