@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bayesdual.kprior import KroneckerPrior, WeightPrior, function_space_loss
+from bayesdual.kprior import KroneckerPrior, NaturalPrior, Preconditions, WeightPrior, function_space_loss
 from bayesdual.memory import (
     Condensation,
     Condenser,
@@ -40,6 +40,7 @@ from bayesdual.memory import (
 from bayesdual.posterior import Posterior, drawn_examples, joined, posterior_of_past, score_examples
 from bayesdual.stream import ExperienceData, Predict, TensorData
 
+PRIORS: dict[str, type[KroneckerPrior]] = {"kronecker": KroneckerPrior, "natural": NaturalPrior}
 MEMORY_SIZE = 200
 SAMPLE = 500  # examples that a budget in bytes, the posterior, and a prior that is not carried are worked out from
 
@@ -58,8 +59,9 @@ class BayesDual:
             several times over in one batch.
         label_share: Share a of the labels in replay, between 0 and 1; the rest is the soft labels'.
         temperature: T of the soft labels.
-        weight_prior: What holds the weights where the past needs them; "kronecker" is a ``KroneckerPrior`` of this
-            algorithm's own, with its defaults; None leaves the weight-space term out.
+        weight_prior: What holds the weights where the past needs them: "kronecker" is a ``KroneckerPrior`` of this
+            algorithm's own, with its defaults; "natural" a ``NaturalPrior``, which also slows steps down there, for
+            streams without a memory; None leaves the weight-space term out.
         selection: Which examples of each class are kept (see ``bayesdual.memory``).
         condensation: How an exemplar is made to stand for the examples around it (see ``bayesdual.memory``); None
             keeps exemplars as they are.
@@ -82,7 +84,7 @@ class BayesDual:
         replay_batch_size: int = 64,
         label_share: float = 0.5,
         temperature: float = 3.0,
-        weight_prior: WeightPrior | Literal["kronecker"] | None = "kronecker",
+        weight_prior: WeightPrior | Literal["kronecker", "natural"] | None = "kronecker",
         selection: Selection = dual_coverage,
         condensation: Condensation | None = memory_vectors,
         spread: float = 0.6,
@@ -104,14 +106,18 @@ class BayesDual:
             raise ValueError(f"temperature is {temperature}: give a positive number.")
         if spread < 0:
             raise ValueError(f"spread is {spread}: give 0 or more.")
-        if isinstance(weight_prior, str) and weight_prior != "kronecker":
-            raise ValueError(f'weight_prior is {weight_prior!r}: give "kronecker", a prior of the weights, or None.')
+        if isinstance(weight_prior, str) and weight_prior not in PRIORS:
+            raise ValueError(
+                f'weight_prior is {weight_prior!r}: give "kronecker", "natural", a prior of the weights, or None.'
+            )
         exemplars = MEMORY_SIZE if memory_size is None else memory_size
         self.memory = Memory(exemplars) if memory_bytes is None else Memory(0, memory_bytes)
         self.replay_batch_size = replay_batch_size
         self.label_share = label_share
         self.temperature = temperature
-        self.weight_prior: WeightPrior | None = KroneckerPrior() if isinstance(weight_prior, str) else weight_prior
+        self.weight_prior: WeightPrior | None = (
+            PRIORS[weight_prior]() if isinstance(weight_prior, str) else weight_prior
+        )
         self._fresh_prior = deepcopy(self.weight_prior)
         self.selection = selection
         self.condensation = condensation
@@ -210,9 +216,21 @@ class BayesDual:
         if prior is not None:
             past = past + prior
             parts["weight_space"] = prior
-        remembered = self.memory.examples_seen if z is not None or prior is not None else 0
-        share = self._examples / (self._examples + remembered)
+        share = self._share() if z is not None or prior is not None else 1.0
         return share * new + (1 - share) * past, {name: value.detach() for name, value in parts.items()}
+
+    def precondition(self, module: nn.Module) -> None:
+        """Gives the gradients of a step to a prior of the weights that acts on them; to be called before the step.
+
+        Args:
+            module: The network, with the gradients of :meth:`loss`.
+        """
+        if isinstance(self.weight_prior, Preconditions):
+            self.weight_prior.precondition(module, self._share())
+
+    def _share(self) -> float:
+        """N / (N + N')."""
+        return self._examples / (self._examples + self.memory.examples_seen)
 
     @torch.no_grad()
     def end_experience(

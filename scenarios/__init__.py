@@ -17,6 +17,7 @@ SCENARIOS = {
     "SplitCIFAR10": "split",
     "SplitCIFAR100": "split",
     "PermutedDigits": "domain",
+    "PermutedFMNIST": "domain",
     "PermutedMNIST": "domain",
     "RotatedDigits": "domain",
     "RotatedMNIST": "domain",
@@ -33,6 +34,7 @@ _HOMES = {
 __all__ = [
     "SCENARIOS",
     "PermutedDigits",
+    "PermutedFMNIST",
     "PermutedMNIST",
     "RawDataset",
     "RotatedDigits",
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     )
     from bayesdual.scenarios.domain import (
         PermutedDigits,
+        PermutedFMNIST,
         PermutedMNIST,
         RotatedDigits,
         RotatedMNIST,

@@ -194,6 +194,27 @@ def PermutedMNIST(
     return domain_benchmark(source, views, seed=seed, validation=validation, task_labels=task_labels)
 
 
+def PermutedFMNIST(
+    n_experiences: int = 5,
+    seed: int = 0,
+    validation: float = 0.0,
+    task_labels: bool = False,
+    root: str | Path = "data",
+) -> ImageBenchmark:
+    """Fashion-MNIST (28x28), the pixels in another order in each experience but the first.
+
+    Args:
+        n_experiences: Number of experiences.
+        seed: Seed of the permutations and of the validation split.
+        validation: Share of the training data, class by class, that makes the stream ``valid``.
+        task_labels: Whether experience i carries task label i; otherwise all carry 0.
+        root: Where the data is, or is downloaded to (see :func:`bayesdual.scenarios.datasets.fashion_mnist`).
+    """
+    source = datasets.fashion_mnist(root)
+    views = permutations(n_experiences, source.train_x[0, 0].numel(), seed)
+    return domain_benchmark(source, views, seed=seed, validation=validation, task_labels=task_labels)
+
+
 def RotatedDigits(
     n_experiences: int = 5,
     rotations: list[float] | None = None,

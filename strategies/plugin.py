@@ -6,6 +6,7 @@ Avalanche calls forward, criterion, backward and step itself, so the algorithm a
     after_forward      they part again: criterion, metrics and other plugins see the new examples only
     before_backward    the criterion's loss becomes the algorithm's
     after_backward     the weights are the mean again
+    before_update      a prior that acts on gradients does so
 
 IVON is the posterior. With another optimizer there is none, and examples are scored by the curvature of their loss.
 """
@@ -188,6 +189,9 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
 
     def after_backward(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
         self._sample.close()
+
+    def before_update(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
+        self.algorithm.precondition(strategy.model)
 
     def _epoch_that_ends_at_the_mean(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
         """An epoch with IVON: Avalanche calls no hook when its loop fails while the weights are a sample."""

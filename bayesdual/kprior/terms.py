@@ -12,7 +12,7 @@ For a generalised linear model with all data in memory and T = 1, its gradient i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,14 @@ class WeightPrior(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class Preconditions(Protocol):
+    """A prior of the weights that acts on gradients too: ``bayesdual.kprior.NaturalPrior`` is one."""
+
+    def precondition(self, module: nn.Module, share: float) -> None:
+        """Changes the gradients of a step in place, before the optimizer sees them; ``share`` is N / (N + N')."""
 
 
 def function_space_loss(logits: Tensor, old_logits: Tensor, weights: Tensor, temperature: float = 1.0) -> Tensor:

@@ -220,6 +220,9 @@ class Learner(LightningModule):
             self._log({"loss/total": loss.detach(), "learning_rate": lr} | {f"loss/{k}": v for k, v in parts.items()})
         return loss
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        self.algorithm.precondition(self.network)
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         try:
             super().optimizer_step(*args, **kwargs)

@@ -5,6 +5,7 @@
                  DER++: its logits, 4 bytes each
     EWC          weights and their importance for each experience learned, 2 P floats of 4 bytes
     SI           importance, P floats (the weights it holds to are the network's when an experience ends)
+    CoVON        the precision of its prior, P floats (the prior's mean is the weights)
     LwF          the network it distils from, P floats
 
 Avalanche itself keeps exemplars as floats; what is counted is the smallest form that gives the same. iCaRL distils from
@@ -20,6 +21,7 @@ import torch
 from avalanche.training.plugins import EWCPlugin, LwFPlugin, SynapticIntelligencePlugin
 from torch import Tensor, nn
 
+from bayesdual.strategies.baselines.covon import CoVONPlugin
 from bayesdual.strategies.baselines.methods import der
 
 FLOAT = 4  # bytes
@@ -87,6 +89,8 @@ def memory_bytes(strategy: Any, of_exemplar: ExemplarBytes) -> dict[str, int]:
             parts["importance"] = _floats(plugin.importances)
         elif isinstance(plugin, SynapticIntelligencePlugin):
             parts["importance"] = _floats(plugin.ewc_data[1])
+        elif isinstance(plugin, CoVONPlugin):
+            parts["importance"] = sum(precision.nbytes for precision in plugin.optimizer.prior_precisions())
         elif isinstance(plugin, LwFPlugin):
             parts["teacher"] = FLOAT * sum(p.numel() for p in cast(nn.Module, plugin.lwf.prev_model).parameters())
     return {name: size for name, size in parts.items() if size}

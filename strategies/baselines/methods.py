@@ -29,6 +29,7 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 
 from bayesdual.strategies.baselines.closed_form import NearestClassMean, RandomRidge, StreamingLDA
+from bayesdual.strategies.baselines.covon import CoVON, CoVONPlugin
 
 Common = dict[str, Any]
 """What every strategy takes: model, optimizer, batch sizes, epochs, device, evaluator."""
@@ -110,6 +111,16 @@ def lwf(common: Common, epochs: int, alpha: float = 1.0, temperature: float = 2.
     return training.LwF(**common, train_epochs=epochs, alpha=alpha, temperature=temperature)
 
 
+def covon(
+    common: Common, epochs: int, hess_init: float = 0.01, prior_precision: float = 1e-3, ess_factor: float = 1000.0
+) -> SupervisedTemplate:
+    """CoVON (Paul et al., 2026), which is its own optimizer (see ``covon.py``); ``optimizer`` says nothing here."""
+    lr = common["optimizer"].defaults["lr"]
+    optimizer = CoVON(common["model"].parameters(), lr, hess_init=hess_init, prior_precision=prior_precision)
+    plugins = [CoVONPlugin(optimizer, ess_factor)]
+    return training.Naive(**common | {"optimizer": optimizer}, train_epochs=epochs, plugins=plugins)
+
+
 def icarl(common: Common, epochs: int, memory_size: int) -> SupervisedTemplate:
     """iCaRL (Rebuffi et al., CVPR 2017): herded exemplars, distillation, nearest mean of exemplars.
 
@@ -170,6 +181,7 @@ BASELINES: dict[str, Callable[..., Any]] = {
     "EWC": ewc,
     "SI": si,
     "LwF": lwf,
+    "CoVON": covon,
     "iCaRL": icarl,
     "streaming LDA": StreamingLDA,
     "random ridge": RandomRidge,

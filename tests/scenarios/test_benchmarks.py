@@ -303,5 +303,5 @@ def test_importing_the_package_does_not_import_avalanche():
 def test_every_name_is_there_and_no_other():
     assert scenarios.SCENARIOS.keys() < set(scenarios.__all__) <= set(dir(scenarios))
     assert all(callable(getattr(scenarios, name)) for name in scenarios.__all__ if name != "SCENARIOS")
-    with pytest.raises(AttributeError, match="no 'SplitNothing'; it has SCENARIOS, PermutedDigits, PermutedMNIST"):
+    with pytest.raises(AttributeError, match="no 'SplitNothing'; it has SCENARIOS, PermutedDigits, PermutedFMNIST"):
         _ = scenarios.SplitNothing

@@ -35,6 +35,7 @@ EXPECTED = {
     "EWC": {"weights": 5 * 4 * PARAMETERS, "importance": 5 * 4 * PARAMETERS},
     "SI": {"importance": 4 * PARAMETERS},
     "LwF": {"teacher": 4 * PARAMETERS},
+    "CoVON": {"importance": 4 * PARAMETERS},
     "nearest class mean": {"means": 4 * 10 * 64, "counts": 40},
     "streaming LDA": {"means": 4 * 10 * 64, "counts": 40, "covariance": 4 * 64 * 65 // 2},
     "random ridge": {"gram": 4 * 20 * 21 // 2, "sums": 4 * 20 * 10},
