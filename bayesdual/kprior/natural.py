@@ -1,7 +1,7 @@
 """The posterior of the past as the prior inside the step, for streams without a memory.
 
-CoVON makes the posterior of the past the prior of IVON's step, by a diagonal; here its precision P, per past example, is
-Kronecker-factored (``kronecker.py``). With N' past and N new examples, the loss of a step and its curvature are
+CoVON makes the posterior of the past the prior of IVON's step, by a diagonal; here its precision P, per past example,
+is Kronecker-factored (``kronecker.py``). With N' past and N new examples, the loss of a step and its curvature are
 
     loss        s CE(new) + (1 - s) 1/2 (theta - theta_old)^T P (theta - theta_old),     s = N / (N + N')
     curvature   s h + (1 - s) P
@@ -16,8 +16,9 @@ does not hold moves as it does without a past; one that it holds moves by less, 
 The penalty alone, without this, pulls weights back only when they have left, and its steps are unstable where P is
 large: ``KroneckerPrior`` has a cap for that, and a strength, which here is 1, as Bayes' rule has it.
 
-Sources: Kao et al., "Natural continual learning", NeurIPS 2021 (Laplace's posterior as prior and as preconditioner, for
-gradient descent); Paul et al., "Continual variational learning", arXiv 2606.24007 (the prior inside IVON's step).
+Sources: Kao et al., "Natural continual learning: success is a journey, not (just) a destination", NeurIPS 2021
+(Laplace's posterior as prior and preconditioner of gradient descent); Paul et al., arXiv 2606.24007, 2026 (CoVON, the
+prior inside IVON's step).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class NaturalPrior(KroneckerPrior):
     Args:
         temperature: T; above 1 it also counts examples that the network is sure of.
         curvature: h, that of a new example along any direction.
-        input_rank: Number of eigenvectors of A; along others the past holds nothing. None: all.
+        input_rank: Number of eigenvectors of A; along others the past holds nothing.
         examples: Number of an experience's examples that the factors are estimated from.
 
     Raises:
@@ -49,11 +50,9 @@ class NaturalPrior(KroneckerPrior):
     """
 
     def __init__(
-        self, temperature: float = 5.0, curvature: float = 0.01, input_rank: int | None = None, examples: int = 1000
+        self, temperature: float = 5.0, curvature: float = 0.1, input_rank: int = 128, examples: int = 1000
     ) -> None:
-        every = sys.maxsize
-        rank = every if input_rank is None else input_rank
-        super().__init__(1.0, temperature, math.inf, rank, every, examples)
+        super().__init__(1.0, temperature, math.inf, input_rank, sys.maxsize, examples)
         if curvature <= 0:
             raise ValueError(f"NaturalPrior's curvature is {curvature}: give a positive number.")
         self.curvature = curvature

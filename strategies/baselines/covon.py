@@ -13,11 +13,11 @@ and where an experience ends the posterior becomes the prior (variational contin
 
     s0 <- s0 + ess h,     m0 <- m,     h <- hess_init,     u <- 0
 
-The paper's gammas, by which both may be weakened, are 1 here. The effective sample size ess is far above the number N of examples, a thousand times by default, so that h is learned: at ess = N the
-noise of so many weights drowns it. The learning rate falls to 0 over each experience, as ours does.
+The paper's gammas, by which both may be weakened, are 1 here. The effective sample size ess is far above the number N
+of examples, a thousand times by default, so that h is learned: at ess = N the noise of so many weights drowns it. The
+learning rate falls to 0 over each experience, as ours does.
 
-Source: Paul et al., "Continual variational learning", arXiv 2606.24007, 2026, whose settings are searched for each
-benchmark; from the equations alone.
+Source: Paul et al., arXiv 2606.24007, 2026, whose settings are searched for each benchmark; from the equations alone.
 """
 
 from __future__ import annotations
