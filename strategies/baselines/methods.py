@@ -11,6 +11,8 @@ Quirks of Avalanche 0.6.0 that would be unfair to the baselines are made good he
 - DER and ER-ACE do not replay while the memory holds fewer examples than their replay batch: the batch shrinks to it.
 - ER-ACE's loss is NaN once a probability underflows (0 log 0): the same loss is computed from log-probabilities.
 - GDumb trains a copy of the model, so that the model it was given stays at the first experience: the copy is evaluated.
+- SI's old weights share the weights' storage on a CPU, so that none has moved and none is held: it gets copies, and no
+  negative importance, which would drive weights away.
 - iCaRL rounds its share of the memory up for each class, so that it may keep some more than the memory size.
 """
 
@@ -24,7 +26,7 @@ from typing import Any, cast
 import avalanche.training as training
 import torch.nn.functional as F
 from avalanche.core import SupervisedPlugin
-from avalanche.training.plugins import ReplayPlugin
+from avalanche.training.plugins import ReplayPlugin, SynapticIntelligencePlugin
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 
@@ -103,7 +105,7 @@ def ewc(common: Common, epochs: int, ewc_lambda: float = 100.0) -> SupervisedTem
 
 def si(common: Common, epochs: int, si_lambda: float = 1.0) -> SupervisedTemplate:
     """Synaptic intelligence (Zenke et al., ICML 2017)."""
-    return training.SynapticIntelligence(**common, train_epochs=epochs, si_lambda=si_lambda)
+    return training.Naive(**common, train_epochs=epochs, plugins=[SIWithWeightsOfItsOwn(si_lambda)])
 
 
 def lwf(common: Common, epochs: int, alpha: float = 1.0, temperature: float = 2.0) -> SupervisedTemplate:
@@ -156,6 +158,25 @@ def asymmetric_cross_entropy(new: Tensor, y: Tensor, replayed: Tensor, replayed_
     """
     classes, places = y.unique(return_inverse=True)
     return (F.cross_entropy(new[:, classes], places) + F.cross_entropy(replayed, replayed_y)) / 2
+
+
+class SIWithWeightsOfItsOwn(SynapticIntelligencePlugin):
+    """Synaptic intelligence with copies of the weights, where Avalanche's shares their storage."""
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        super().before_training_exp(strategy, **kwargs)
+        for old in self.ewc_data[0].values():
+            old.data = old.data.clone()
+
+    def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        super().before_training_iteration(strategy, **kwargs)
+        for old in self.syn_data["old_theta"].values():
+            old.data = old.data.clone()
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        super().after_training_exp(strategy, **kwargs)
+        for importance in self.ewc_data[1].values():
+            importance.data = importance.data.clamp_min(0)
 
 
 class ReplayWhatThereIs(SupervisedPlugin):

@@ -88,6 +88,10 @@ def test_a_learning_rate_that_diverges_says_so(name):
         run(name, {"lr": 1e30})
 
 
+def test_si_holds_weights():
+    assert run("SI", {"si_lambda": 1e5})["accuracy_matrix"] != run("naive")["accuracy_matrix"]
+
+
 REFUSED = {
     "'replya' is not a baseline; did you mean Replay?": ("replya", {}, {}),
     "baseline no.such is not there": ("no.such", {}, {}),
