@@ -8,7 +8,8 @@ degrees (an MLP, and a CNN), or of the classes 0-3, 4-6 and 7-9 (an MLP). ``join
 of all. Every method gets six settings (three where it is hardly damped), and takes the one of the highest accuracy on
 3,000 images of the training set that nobody is trained on. What is shown is the accuracy on up to 4,000 test images of
 each expert's part, in the mean over the parts. Class groups are shown a second time after the last layer has been
-fitted again on a memory of 200 training images, for the base, each merge and the joint network alike.
+fitted again on a memory of 200 training images, for the base, each merge and the joint network alike. ``inputs
+again``: the input factors are those that each expert's data have in a first merge, as RegMean++ has them.
 
 Every run is appended to the results file, and none is made twice by the same code. ``--table`` runs nothing, and shows
 the last run of each kind. ``--memory`` writes six models of 124 million parameters with their posteriors to a temporary
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,7 +94,12 @@ METHODS: Mapping[str, tuple[str, str | None, list[dict[str, float]]]] = {  # met
         grid(base_scale=(0.01, 0.1, 1.0), off_diagonal=(1.0,), damping=(0.01,), tolerance=(1e-2,)),
     ),
 }
-OURS = "gradient matching, Kronecker"
+TWICE = ", inputs again"
+AGAIN = {
+    "RegMean": ("regmean", {}),
+    "gradient matching, Kronecker": ("gradient_matching", {"base_scale": 0.1, "tolerance": 1e-3}),
+}
+OURS = "gradient matching, Kronecker" + TWICE
 
 
 class Parts(NamedTuple):
@@ -178,39 +185,84 @@ def accuracies(network: nn.Module, parts: Sequence[Data]) -> list[float]:
     return [float(hit.float().mean()) for hit in hits]
 
 
-def run(problem: str, seed: int) -> dict[str, Any]:
-    """Trains, merges by every method and setting, and evaluates what is best on the validation part."""
+class Trained(NamedTuple):
+    """What is merged, and the curvatures of the base and the experts, by kind."""
+
+    parts: Parts
+    base: nn.Module
+    experts: list[nn.Module]
+    memory: Data | None
+    curvature: dict[str, list[Any]]
+
+
+MEASURES = {"diagonal": ggn_diagonal, "kronecker": kronecker_curvature}
+
+
+def trained(problem: str, seed: int, kinds: Sequence[str]) -> Trained:
+    """Trains the base and the experts, and measures their curvature."""
     setting = PROBLEMS[problem]
     parts = parts_of(setting, seed)
     torch.manual_seed(seed)
     base = train(setting.network(), *parts.base, seed)
     experts = [train(copy.deepcopy(base), x, y, seed + 1 + t) for t, (x, y) in enumerate(parts.train)]
-    every = [torch.cat([pair[i] for pair in (parts.base, *parts.train)]) for i in (0, 1)]
-    joint = train(copy.deepcopy(base), *every, seed)
-    curvature = {
-        name: [
-            measure(network, x, torch.ones(len(x)), pairs=PAIRS, generator=torch.Generator().manual_seed(seed))
-            for network, (x, _) in zip((base, *experts), (parts.base, *parts.train), strict=True)
-        ]
-        for name, measure in (("diagonal", ggn_diagonal), ("kronecker", kronecker_curvature))
-    }
+    every = zip((base, *experts), (parts.base, *parts.train), strict=True)
+    networks = [(network, x) for network, (x, _) in every]
+    curvature = {kind: [measured(kind, network, x, seed) for network, x in networks] for kind in kinds}
     memory = parts.memory if problem.startswith("class groups") else None
-    results = {"base": shown(base, parts, memory), "joint": shown(joint, parts, memory)}
-    results["experts, each on its own part"] = {
-        "test": statistics.mean(accuracies(e, [part])[0] for e, part in zip(experts, parts.test, strict=True))
-    }
+    return Trained(parts, base, experts, memory, curvature)
+
+
+def measured(kind: str, network: nn.Module, x: Tensor, seed: int) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    return MEASURES[kind](network, x, torch.ones(len(x)), pairs=PAIRS, generator=generator)
+
+
+def run(problem: str, seed: int) -> dict[str, Any]:
+    """Trains, merges by every method and setting, and evaluates what is best on the validation part."""
+    known = trained(problem, seed, list(MEASURES))
+    parts = known.parts
+    every = [torch.cat([pair[i] for pair in (parts.base, *parts.train)]) for i in (0, 1)]
+    joint = train(copy.deepcopy(known.base), *every, seed)
+    results = {name: shown(n, parts, known.memory) for name, n in (("base", known.base), ("joint", joint))}
+    own = zip(known.experts, parts.test, strict=True)
+    results["experts, each on its own part"] = {"test": statistics.mean(accuracies(e, [p])[0] for e, p in own)}
     for name, (method, kind, settings) in METHODS.items():
-        given = {} if kind is None else {"curvatures": curvature[kind][1:], "base_curvature": curvature[kind][0]}
-        merged = [merge(base, experts, method=method, **given, **options) for options in settings]
-        worth = [statistics.mean(accuracies(network, parts.validation)) for network in merged]
-        best = worth.index(max(worth))
-        results[name] = {"setting": settings[best], **shown(merged[best], parts, memory)}
-        if memory is not None:  # what is best may be another one once the head is fitted again
-            results[name]["refitted"] = max(
-                (refitted_result(network, parts, memory) for network in merged), key=lambda r: r["validation"]
-            )
+        results[name] = best(known, method, kind and known.curvature[kind], settings)
         print(f"{problem}, seed {seed}, {name}: {results[name]}", flush=True)
     return results
+
+
+def run_again(problem: str, seed: int) -> dict[str, Any]:
+    """Merges, measures the input factors again on the experts' data, in the merged network, and merges again."""
+    known = trained(problem, seed, ["kronecker"])
+    first, *own = known.curvature["kronecker"]
+    results = {}
+    for name, (method, options) in AGAIN.items():
+        given = {} if method == "regmean" else {"base_curvature": first}
+        merged = merge(known.base, known.experts, method=method, curvatures=own, **given, **options)
+        there = [measured("kronecker", merged, x, seed) for x, _ in known.parts.train]
+        mixed = [with_inputs(h, again) for h, again in zip(own, there, strict=True)]
+        results[f"{name}{TWICE}"] = best(known, method, [first, *mixed], METHODS[name][2])
+        print(f"{problem}, seed {seed}, {name}{TWICE}: {results[f'{name}{TWICE}']}", flush=True)
+    return results
+
+
+def with_inputs(h: Mapping[str, Any], again: Mapping[str, Any]) -> dict[str, Any]:
+    """The output factors of a curvature, and the input factors of another."""
+    return {name: replace(factors, inputs=again[name].inputs) for name, factors in h.items()}
+
+
+def best(known: Trained, method: str, curvature: list[Any] | None, settings: list[dict[str, float]]) -> dict[str, Any]:
+    """What the setting of the highest accuracy on the validation part gives."""
+    given = {} if curvature is None else {"curvatures": curvature[1:], "base_curvature": curvature[0]}
+    merged = [merge(known.base, known.experts, method=method, **given, **options) for options in settings]
+    worth = [statistics.mean(accuracies(network, known.parts.validation)) for network in merged]
+    first = worth.index(max(worth))
+    result = {"setting": settings[first], **shown(merged[first], known.parts, None)}
+    if known.memory is not None:  # what is best may be another one once the head is fitted again
+        again = (refitted_result(network, known.parts, known.memory) for network in merged)
+        result["refitted"] = max(again, key=lambda r: r["validation"])
+    return result
 
 
 def shown(network: nn.Module, parts: Parts, memory: Data | None) -> dict[str, Any]:
@@ -232,52 +284,61 @@ def refitted_result(network: nn.Module, parts: Parts, memory: Data) -> dict[str,
     }
 
 
-def cell(problem: str, seed: int) -> Cell:
-    return Cell(f"{problem}, seed {seed}", {"learn": "merging.run", "arguments": {"problem": problem, "seed": seed}})
+def cells(problem: str, seed: int) -> list[Cell]:
+    """The runs of a problem: by curvature measured once, and with the input factors of a first merge."""
+    arguments = {"problem": problem, "seed": seed}
+    return [
+        Cell(f"{problem}{more}, seed {seed}", {"learn": f"merging.{name}", "arguments": arguments})
+        for name, more in (("run", ""), ("run_again", TWICE))
+    ]
+
+
+MERGES = [*METHODS, *(name + TWICE for name in AGAIN)]
 
 
 # ---- What is shown -----------------------------------------------------------------------------------------
 
 
-def columns(runs: Mapping[str, list[Run]]) -> Iterator[tuple[str, dict[str, list[float]]]]:
-    """For each problem, and once more for refitted heads, the accuracy of each method in every run."""
+def columns(runs: Mapping[str, list[list[Run]]]) -> Iterator[tuple[str, dict[str, list[float]]]]:
+    """For each problem, and once more for refitted heads, the accuracy of each method with every seed."""
     for problem, made in runs.items():
-        results = [run.results for run in made if run.results]
-        if results:
-            yield problem, {name: [r[name]["test"] for r in results] for name in results[0]}
-            if "refitted" in results[0]["base"]:
-                again = {name: [r[name]["refitted"]["test"] for r in results] for name in results[0] if name in ORDER}
-                yield f"{problem}, head fitted again", again
+        results = [dict(item for run in of_seed for item in (run.results or {}).items()) for of_seed in made if of_seed]
+        names = [name for name in results[0] if all(name in r for r in results)] if results else []
+        if names:
+            yield problem, {name: [r[name]["test"] for r in results] for name in names}
+        if again := [name for name in names if "refitted" in results[0][name]]:
+            title = f"{problem}, head fitted again"
+            yield title, {name: [r[name]["refitted"]["test"] for r in results] for name in again}
 
 
-ORDER = ["base", "joint", *METHODS]
-
-
-def table(runs: Mapping[str, list[Run]]) -> None:
+def table(runs: Mapping[str, list[list[Run]]]) -> None:
     """Prints mean and standard deviation over the seeds, and how often ours is ahead."""
     for title, accuracy in columns(runs):
-        n = len(accuracy["base"])
-        print(f"\n{title}, {n} seed{'s' * (n > 1)}\n\n| | accuracy | each seed | {OURS} ahead in |\n|---|---|---|---|")
+        n, ours = len(accuracy["base"]), OURS if OURS in accuracy else "gradient matching, Kronecker"
+        print(f"\n{title}, {n} seed{'s' * (n > 1)}\n\n| | accuracy | each seed | {ours} ahead in |\n|---|---|---|---|")
         for name, values in accuracy.items():
             spread = f" ± {statistics.stdev(values):.3f}" if n > 1 else ""
-            differences = [ours - other for ours, other in zip(accuracy[OURS], values, strict=True)]
+            differences = [mine - other for mine, other in zip(accuracy[ours], values, strict=True)]
             ahead = f"{sum(d > 0 for d in differences)} of {n}, p = {sign_flip_p(differences):.3f}"
             each = " ".join(f"{value:.3f}" for value in values)
-            print(f"| {name} | {statistics.mean(values):.3f}{spread} | {each} | {ahead if name in METHODS else ''} |")
-    print(f"\nmade by {made_by(run for made in runs.values() for run in made)}")
+            mean = f"{statistics.mean(values):.3f}{spread}"
+            print(f"| {name} | {mean} | {each} | {ahead if name in MERGES and name != ours else ''} |")
+    print(f"\nmade by {made_by(run for made in runs.values() for of_seed in made for run in of_seed)}")
 
 
-def figure(runs: Mapping[str, list[Run]], path: Path) -> None:
+def figure(runs: Mapping[str, list[list[Run]]], path: Path) -> None:
     """Draws every run of every method, a panel for each problem."""
     from matplotlib.figure import Figure
 
     panels = list(columns(runs))
     drawn = Figure((4.2 * len(panels) + 2, 3.4), layout="constrained")
     axes = drawn.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    names = list(METHODS)
+    names = MERGES
     for ax, (title, accuracy) in zip(axes, panels, strict=True):
         for row, name in enumerate(names):
-            color = "tab:red" if name == OURS else "tab:blue"
+            if name not in accuracy:
+                continue
+            color = "tab:red" if name.startswith("gradient matching, Kronecker") else "tab:blue"
             ax.plot(accuracy[name], [row] * len(accuracy[name]), "o", color=color, alpha=0.5)
             ax.plot(statistics.mean(accuracy[name]), row, "|", color=color, markersize=18, markeredgewidth=2)
         for name, style in (("base", ":"), ("joint", "--")):
@@ -359,13 +420,13 @@ def main() -> None:
         memory()
         return
     store = Store(args.results)
-    cells = {problem: [cell(problem, seed) for seed in args.seeds] for problem in args.problems}
+    plan = {problem: [cells(problem, seed) for seed in args.seeds] for problem in args.problems}
     if args.table:
         latest = store.latest()
-        runs = {p: [latest[c.title] for c in own if c.title in latest] for p, own in cells.items()}
+        runs = {p: [[latest[c.title] for c in own if c.title in latest] for own in made] for p, made in plan.items()}
     else:
-        runs = {problem: [store.make(one) for one in own] for problem, own in cells.items()}
-        print(store.left_aside(itertools.chain(*cells.values())) or "")
+        runs = {problem: [[store.make(one) for one in own] for own in made] for problem, made in plan.items()}
+        print(store.left_aside(c for made in plan.values() for own in made for c in own) or "")
     table(runs)
     if args.figure:
         figure(runs, args.figure)
