@@ -1,0 +1,38 @@
+"""Checkpoints are whole or not at all, whatever file system they lie on."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bayesdual.learner import StreamCheckpoint
+
+
+def trainer(text, fails=False):
+    """Writes a text as a checkpoint, or the half of it."""
+
+    def save(path):
+        Path(path).write_text(text)
+        if fails:
+            raise OSError("no space left")
+
+    stream = SimpleNamespace(epoch=0, experience=1)
+    return SimpleNamespace(is_global_zero=True, datamodule=stream, save_checkpoint=save)
+
+
+def test_a_checkpoint_whose_write_fails_leaves_the_one_before(tmp_path):
+    folder = tmp_path / "checkpoints"
+    checkpoint = StreamCheckpoint(folder)
+    checkpoint.on_train_epoch_end(trainer("whole"), None)
+    with pytest.raises(OSError, match="no space left"):
+        checkpoint.on_train_epoch_end(trainer("half", fails=True), None)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == dict.fromkeys(
+        ("last.ckpt", "experience_1.ckpt"), "whole"
+    )
+
+
+def test_what_a_killed_run_left_half_written_is_taken_away(tmp_path):
+    (tmp_path / ".last.123.ckpt").write_text("half")
+    (tmp_path / "last.ckpt").write_text("whole")
+    StreamCheckpoint(tmp_path).on_fit_start(trainer(""), None)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
