@@ -210,6 +210,19 @@ class Layout:
             if place.has_moved():
                 place.p.copy_(place.value)
 
+    def show(self, tensors: Mapping[Tensor, Tensor]) -> None:
+        """Lets each parameter stand for another tensor of its shape; its own memory is left alone."""
+        for place in self.places:
+            place.p.data = tensors[place.p]
+
+    def show_means(self, shown: Mapping[Tensor, Tensor]) -> None:
+        """Lets the parameters stand for their own memory again; those that were moved meanwhile get a copy of it."""
+        for place in self.places:
+            if place.p.data_ptr() in (shown[place.p].data_ptr(), place.value.data_ptr()):
+                place.p.data = place.value
+            else:
+                place.p.copy_(place.value)
+
     def for_each(self, work: Callable[[Block], None], threads: bool = True) -> None:
         """Does the work on every block; on a CPU threads share them, unless the work has threads of its own."""
         hands = min(torch.get_num_threads(), len(self.blocks)) if threads else 1

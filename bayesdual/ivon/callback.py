@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sized
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -25,7 +26,8 @@ class IVONCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warns if ess is 10 times off the size of the training set."""
-        n = len(getattr(trainer.train_dataloader, "dataset", ()))
+        dataset = getattr(trainer.train_dataloader, "dataset", None)
+        n = len(dataset) if isinstance(dataset, Sized) else 0  # an IterableDataset need not know
         for optimizer in _ivons(trainer):
             ess = optimizer.param_groups[0]["ess"]
             if n and not n / 10 <= ess <= n * 10:

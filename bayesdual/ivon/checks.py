@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+WORDS_OF_IVON_OPT = {
+    "beta1": "betas=(beta1, beta2)",
+    "beta2": "betas=(beta1, beta2)",
+    "sync": 'noise="independent" for sync=True, and nothing for sync=False',
+}
+
+
+def refuse_words(given: Mapping[str, Any]) -> None:
+    """Refuses keyword arguments that IVON does not have.
+
+    Raises:
+        TypeError: There are any; it says what those of ivon-opt are called here.
+    """
+    for name in given:
+        if name in WORDS_OF_IVON_OPT:
+            raise TypeError(f"IVON has no {name}, which is ivon-opt's word: give {WORDS_OF_IVON_OPT[name]}.")
+        raise TypeError(f"IVON has no argument {name!r}.")
 
 
 def warn_of_sum(operation: Any) -> None:
@@ -50,23 +68,38 @@ def name_of(p: Tensor | None, groups: Sequence[Mapping[str, Any]]) -> str:
     return "a parameter"
 
 
-def check_group(group: Mapping[str, Any]) -> None:
-    """Checks the settings of a parameter group, and that its parameters can be learned.
+GOOD: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "lr": (lambda lr: 0 <= lr < math.inf, "0 or more"),
+    "ess": (lambda ess: 0 < ess < math.inf, "a positive number, usually the number of training examples"),
+    "hess_init": (lambda h: 0 < h < math.inf, "a positive number"),
+    "weight_decay": (lambda d: 0 <= d < math.inf, "0 or more"),
+    "clip_radius": (lambda xi: xi > 0, "a positive number"),
+    "betas": (lambda b: len(b) == 2 and 0 <= b[0] < 1 and 0 <= b[1] < 1, "two numbers in [0, 1)"),
+}
+
+
+def check_settings(group: Mapping[str, Any]) -> None:
+    """Checks the settings of a parameter group.
 
     Raises:
-        ValueError: A setting is out of its range, or a parameter is in half precision or sharded.
+        ValueError: One is out of its range.
     """
-    for name, good, what in (
-        ("lr", group["lr"] >= 0, "0 or more"),
-        ("ess", group["ess"] > 0, "a positive number, usually the number of training examples"),
-        ("hess_init", group["hess_init"] > 0, "a positive number"),
-        ("weight_decay", group["weight_decay"] >= 0, "0 or more"),
-        ("clip_radius", group["clip_radius"] > 0, "a positive number"),
-        ("betas", all(0 <= b < 1 for b in group["betas"]), "two numbers in [0, 1)"),
-    ):
+    for name, (is_good, what) in GOOD.items():
+        try:
+            good = is_good(group[name])
+        except TypeError:  # no number at all
+            good = False
         if not good:
-            raise ValueError(f"IVON's {name} is {group[name]}: give {what}.")
-    for p in group["params"]:
+            raise ValueError(f"IVON's {name} is {group[name]!r}: give {what}.")
+
+
+def check_params(params: Iterable[Tensor]) -> None:
+    """Checks that parameters can be learned.
+
+    Raises:
+        ValueError: One is in half precision or sharded.
+    """
+    for p in params:
         if p.requires_grad and p.dtype not in (torch.float32, torch.float64):
             raise ValueError(
                 f"a parameter is {p.dtype}, which is too coarse for IVON's Hessian: keep the parameters in float32 "

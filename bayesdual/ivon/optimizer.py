@@ -7,11 +7,12 @@ over processes act on it as they do with any optimizer.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor
@@ -19,11 +20,13 @@ from torch.optim import Optimizer
 
 from bayesdual.ivon import foreach
 from bayesdual.ivon.blocks import Block, trainable
-from bayesdual.ivon.checks import check_group, name_of, warn_of_sum
+from bayesdual.ivon.checks import check_params, check_settings, name_of, refuse_words, warn_of_sum
 from bayesdual.ivon.compiled import fused
 from bayesdual.ivon.equations import update_mean_, update_state_
-from bayesdual.ivon.samples import ADDED_BY_CLOSURE, Gradients, Keys, Samples
+from bayesdual.ivon.samples import ADDED_BY_CLOSURE, OUTSIDE, Gradients, Keys, Samples
 from bayesdual.tensors import fits, grow
+
+COMMON = ("mc_samples", "hess_approx", "max_norm", "noise")  # settings that all groups share
 
 
 class IVON(Optimizer):
@@ -67,9 +70,10 @@ class IVON(Optimizer):
         seed: Seed of the noise; drawn from PyTorch's default generator if None. Processes use that of rank 0.
 
     ``lr``, ``ess``, ``betas``, ``weight_decay``, ``hess_init`` and ``clip_radius`` may differ between groups and are
-    read at every step. ``state[p]`` holds ``step``, ``hess`` and ``momentum``.
+    read, and checked, at every step. ``state[p]`` holds ``step``, ``hess`` and ``momentum``.
 
     Raises:
+        TypeError: An argument is not known, or has another name in ivon-opt.
         ValueError: A hyperparameter is out of its range, or parameters are in half precision or sharded.
     """
 
@@ -91,7 +95,9 @@ class IVON(Optimizer):
         noise: Literal["shared", "independent"] = "shared",
         fused: bool = False,
         seed: int | None = None,
+        **others: NoReturn,
     ) -> None:
+        refuse_words(others)
         if mc_samples < 1:
             raise ValueError(f"mc_samples is {mc_samples}: give at least 1.")
         if not max_norm > 0:
@@ -118,6 +124,7 @@ class IVON(Optimizer):
                 "clip_radius": clip_radius,
                 "debias": debias,
                 "rescale_lr": rescale_lr,
+                **{name: getattr(self, name) for name in COMMON},
             },
         )
 
@@ -125,14 +132,24 @@ class IVON(Optimizer):
         """Adds a group, as every optimizer does.
 
         Raises:
-            ValueError: A value is out of its range, or parameters are in half precision or sharded.
+            ValueError: A value is out of its range or belongs to all groups, or parameters are in half precision or
+                sharded.
         """
         super().add_param_group(param_group)
+        group = self.param_groups[-1]
         try:
-            check_group(self.param_groups[-1])
+            for name in COMMON:
+                if (value := group.pop(name)) != self.defaults[name]:
+                    raise ValueError(f"a group's {name} is {value!r}: all groups share one, so give it to IVON itself.")
+            check_settings(group)
+            check_params(group["params"])
         except ValueError:
             self.param_groups.pop()
             raise
+
+    def __repr__(self) -> str:
+        first, rest = super().__repr__().split("\n", 1)
+        return "\n".join([first, *(f"{name}: {getattr(self, name)}" for name in COMMON), rest])
 
     def precision(self) -> dict[Tensor, Tensor]:
         """The posterior precision N (h + d) of each trainable parameter.
@@ -153,8 +170,10 @@ class IVON(Optimizer):
 
         Args:
             train: The gradient at this sample belongs to the next ``step``, which averages over all samples since the
-                last. Zero the gradients in each sample; to accumulate them over batches, do so inside one sample.
-                Otherwise the sample is for prediction, and leaves no trace in the training.
+                last. Zero the gradients in each sample; to accumulate them over batches, do so inside one sample. The
+                sample overwrites the mean for a while, so copy what you keep of it.
+                Otherwise the sample is for prediction, leaves no trace in the training, and has memory of its own:
+                what is kept of it (``model.state_dict()``, ``p.data``) remains that sample.
 
         Raises:
             RuntimeError: Inside another sample, or the gradients of one were added to those of another.
@@ -202,22 +221,21 @@ class IVON(Optimizer):
         Raises:
             FloatingPointError: A gradient is infinite or not a number; the step is not made.
             RuntimeError: Gradients were not computed in a sample.
-            ValueError: A gradient is sparse.
+            ValueError: A gradient is sparse, or a group's setting is out of its range.
         """
         samples = self._samples
         try:
             value = None if closure is None else self._call(closure)
             samples.close()
             if samples.waiting:
+                for group in self.param_groups:
+                    check_settings(group)
                 grads, multiplied = samples.gradients(self.max_norm)
                 for p in grads:
                     self.state[p]["step"] += 1
                 samples.layout.for_each(lambda block: self._update(block, grads, multiplied), threads=not self.fused)
             elif any(p.grad is not None for _, p in trainable(self.param_groups)):
-                raise RuntimeError(
-                    "the gradients were not computed in a sample: compute them in sampled_params(train=True) or in "
-                    "step(closure); in Lightning, add the callback bayesdual.ivon.IVONCallback()."
-                )
+                raise RuntimeError(OUTSIDE)
         finally:
             samples.discard()
         return value
@@ -284,23 +302,34 @@ class IVON(Optimizer):
     # -- state
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of every optimizer, and ``noise``: the seed, and how many samples were drawn from it.
+        """The state of every optimizer; its groups also hold what they share.
+
+        That is ``mc_samples``, ``hess_approx``, ``max_norm`` and ``noise``, and of the noise its ``seed``, and how many
+        samples were drawn from it (``draws``, ``predictions``).
 
         Raises:
             RuntimeError: The parameters hold a sample, and would be saved with it.
         """
         self._samples.require_mean("saving")
-        noise = asdict(self._samples.keys)
-        return {**super().state_dict(), "noise": noise}
+        state = super().state_dict()
+        shared = {name: getattr(self, name) for name in COMMON} | asdict(self._samples.keys)
+        return state | {"param_groups": [group | shared for group in state["param_groups"]]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave; the next sample is the one that would have come next.
 
+        What groups share stays as it was given to this optimizer, after a warning if it was saved with another value.
+
         Raises:
             ValueError: The state is not IVON's, or its tensors do not fit the parameters; nothing is loaded.
         """
-        if "noise" not in state_dict:
-            raise ValueError("the state is not that of bayesdual's IVON: it has no noise; start with a new optimizer.")
+        shared = state_dict["param_groups"][0]
+        noise = state_dict.get("noise", shared)  # which had a place of its own until version 0.2
+        if "draws" not in noise:
+            raise ValueError(
+                "the state is not that of bayesdual's IVON: it does not say which noise was drawn; start with a new "
+                "optimizer, or with bayesdual.ivon.from_ivon_opt."
+            )
         saved = [i for group in state_dict["param_groups"] for i in group["params"]]
         ours = [p for group in self.param_groups for p in group["params"]]
         for i, p in zip(saved, ours, strict=False):  # torch complains of their number
@@ -311,8 +340,15 @@ class IVON(Optimizer):
                     "saved with the same model, or with a head of fewer classes."
                 )
         self.discard_samples()
-        super().load_state_dict(deepcopy({k: v for k, v in state_dict.items() if k != "noise"}))
-        noise = state_dict["noise"]
+        ours_alone = {*COMMON, *asdict(self._samples.keys)}
+        groups = [{k: v for k, v in group.items() if k not in ours_alone} for group in state_dict["param_groups"]]
+        super().load_state_dict(deepcopy({"state": state_dict["state"], "param_groups": groups}))
+        for name in COMMON:
+            if shared.get(name, getattr(self, name)) != getattr(self, name):
+                warnings.warn(
+                    f"IVON was saved with {name}={shared[name]!r}, and goes on with {getattr(self, name)!r}.",
+                    stacklevel=2,
+                )
         keys = self._samples.keys
         keys.seed, keys.draws, keys.predictions = noise["seed"], noise["draws"], noise.get("predictions", 0)
 

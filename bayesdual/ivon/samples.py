@@ -3,22 +3,23 @@
     AT_MEAN      the parameters hold m
     TRAINING     they hold a sample theta = m + eps whose gradient is for the coming step; the buffer keeps m
     CLOSED       they hold m again, the buffer keeps eps, and the gradient waits for the step
-    PREDICTING   they hold a sample that leaves no trace; the buffer keeps m
+    PREDICTING   they stand for a sample that leaves no trace, in memory of its own; m stays where it was
 
     AT_MEAN --open--> TRAINING --close--> CLOSED --open--> TRAINING         the same sample once more
                                           CLOSED --finish--> AT_MEAN        its g and eps g are added to the sums
     AT_MEAN, CLOSED --predicting--> PREDICTING --close--> AT_MEAN, CLOSED   where it came from
     any --discard--> AT_MEAN                                                nothing is left for the step
 
-Beside the optimizer's state this needs one buffer of the size of the parameters. A sample can be made again from its
-key, so that no more is kept of it.
+Beside the optimizer's state this needs one buffer of the size of the parameters, and as much again while predicting.
+A sample for training can be made again from its key, so that no more is kept of it. One for prediction belongs to
+whoever took its tensors (a state dict holds no copies), so that they are not written to again.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -28,8 +29,8 @@ import torch
 from torch import Tensor
 
 from bayesdual.ivon import foreach
-from bayesdual.ivon.blocks import Block, Groups, Layout, States, trainable
-from bayesdual.ivon.checks import check_group, first_nonfinite, gradient_length, name_of
+from bayesdual.ivon.blocks import Block, Groups, Layout, States, Tensors, trainable
+from bayesdual.ivon.checks import check_params, check_settings, first_nonfinite, gradient_length, name_of
 from bayesdual.ivon.distributed import Pairs, average, rank_and_world_size, refuse_averaged, same_on_all
 from bayesdual.ivon.equations import perturb_
 from bayesdual.ivon.noise import standard_normal_
@@ -40,9 +41,21 @@ ADDED_TO_ANOTHER = (
     "the gradients of one sample were added to those of another: call optimizer.zero_grad() in each "
     "sampled_params(train=True), or accumulate over batches inside one."
 )
+IN_LIGHTNING = (
+    "In Lightning's automatic optimization the callback bayesdual.ivon.IVONCallback() sees to it; in manual "
+    "optimization put the forward pass and manual_backward into optimizer.sampled_params(train=True)."
+)
 ADDED_BY_CLOSURE = (
-    "the closure added gradients to older ones, which were not computed in its sample: call optimizer.zero_grad() in "
-    "it; in Lightning, to accumulate batches, add the callback bayesdual.ivon.IVONCallback()."
+    "there are gradients that were not computed in the sample of step(closure): the closure added to older ones, and "
+    f"has to call optimizer.zero_grad(), or it has none to compute. {IN_LIGHTNING}"
+)
+OUTSIDE = (
+    "the gradients were not computed in a sample: compute them in sampled_params(train=True), or in step(closure). "
+    f"{IN_LIGHTNING}"
+)
+ZEROED_TOO_EARLY = (
+    "the gradients of a sample were zeroed in place before they were counted: zero them inside the next "
+    "sampled_params(train=True), or by optimizer.zero_grad()."
 )
 
 
@@ -50,11 +63,22 @@ def draw_(block: Block, key: str) -> None:
     """Keeps the mean, and puts the sample of a key into the parameters."""
     foreach.copy_(block.means, block.params)
     block.sampled = True
+    _perturb_(block, block.params, key)
+
+
+def draw_into_(block: Block, key: str, thetas: Mapping[Tensor, Tensor]) -> None:
+    """Puts the sample of a key into other tensors, given by parameter."""
+    parts = block.parts_of(thetas)
+    foreach.copy_(parts, block.params)
+    _perturb_(block, parts, key)
+
+
+def _perturb_(block: Block, means: Tensors, key: str) -> None:
     deviation, deviations = block.spare("first")
     torch.add(block.hess, block.group["weight_decay"], out=deviation).rsqrt_()
     normal, normals = block.spare("second")
     standard_normal_(normal, f"{key} {block.number}")
-    perturb_(block.params, normals, deviations, block.group["ess"])
+    perturb_(means, normals, deviations, block.group["ess"])
 
 
 def restore_(block: Block) -> None:
@@ -70,6 +94,40 @@ def restore_(block: Block) -> None:
 def gradients_of(params: Iterable[Tensor]) -> Gradients:
     """The gradients of those parameters that have one and are not frozen."""
     return {p: p.grad for p in params if p.requires_grad and p.grad is not None}
+
+
+class Mark:
+    """One number of the first gradient, made NaN for a while: only zeroing takes that away, not adding or clipping."""
+
+    def __init__(self, grads: Gradients) -> None:
+        self.gradient = next((g for g in grads.values() if g.numel() and not g.is_sparse), None)
+        if self.gradient is not None:
+            self._number = self.gradient.data.as_strided((1,), (1,))  # .data: nobody's backward pass needs to know
+            self._was = self._number.item()
+            self._number.fill_(math.nan)
+
+    def remove(self) -> None:
+        """Puts the number back."""
+        if self.gradient is not None:
+            self._number.fill_(self._was)
+            self.gradient = None
+
+    def is_zeroed(self) -> bool:
+        """Whether the gradient was zeroed, so that there is nothing to put back."""
+        if self.gradient is None or bool(self._number.isnan()):
+            return False
+        self.gradient = None
+        return True
+
+
+def holders(tensor: Tensor) -> int:
+    """How many hold the memory of a tensor; more than a new one's if it is not the only one."""
+    return torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
+
+
+def _version(grads: Gradients) -> int:
+    """How often the first gradient was changed in place."""
+    return next((g._version for g in grads.values()), 0)
 
 
 @dataclass
@@ -133,13 +191,16 @@ class Samples:
         self.has_seen_a_loss = False  # and has warned, if it was a sum
         self.gradients_are_local = False  # as far as is known
         self.keys.seed_is_shared = False
-        self._older: Gradients = {}  # gradients from before the sample, until they are zeroed
+        self._older: Gradients = {}  # gradients from before the sample, until they are zeroed,
+        self._mark = Mark({})  # which this shows
         self._forget()
 
     def _forget(self) -> None:
         self.state = State.AT_MEAN
         self._key: str | None = None  # of the sample that is open or closed
-        self.closed: Gradients = {}  # when it was closed last
+        self.closed: Gradients = {}  # when it was closed last,
+        self._version_closed = 0  # and of which version they were
+        self._thetas: Gradients = {}  # what the parameters stand for while predicting; kept, as fresh memory takes time
         self._sums: Pairs = {}  # of g and of the product, over the samples that are finished
         self._n_finished = 0
 
@@ -166,27 +227,39 @@ class Samples:
         """
         with torch.inference_mode(False), torch.no_grad():
             self._prepare(groups, states)
+            self._thetas = {}
             if self._key is None:
                 self._key = self.keys.training(self.independent, self.layout.device)
-            self._draw(self._key, State.TRAINING)
+            self._draw(self._key)
 
     def close(self) -> None:
         """Puts the mean back: TRAINING -> CLOSED; does nothing where the parameters hold it."""
         if not self.held:
             return
         with torch.inference_mode(False), torch.no_grad():
-            self.layout.for_each(restore_)
-            self.layout.follow()
-        if self._key is None:
-            self.state = State.AT_MEAN
-        else:
-            self.closed = gradients_of(self._params())
-            self.state = State.CLOSED
+            if self.state is State.PREDICTING:
+                self.layout.show_means(self._thetas)
+                alone = holders(torch.empty(1))
+                self._thetas = {p: theta for p, theta in self._thetas.items() if holders(theta) == alone}
+            else:
+                self.layout.for_each(restore_)
+                self.layout.follow()
+                self.closed = gradients_of(self._params())
+                self._version_closed = _version(self.closed)
+        self.state = State.AT_MEAN if self._key is None else State.CLOSED
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Makes way for another sample: CLOSED -> AT_MEAN; a sample that a gradient scaler would skip is dropped."""
-        if math.isfinite(gradient_length(self.closed)):
+        """Makes way for another sample: CLOSED -> AT_MEAN; a sample that a gradient scaler would skip is dropped.
+
+        Raises:
+            RuntimeError: Its gradients were zeroed.
+        """
+        length = gradient_length(self.closed)
+        if length == 0 and _version(self.closed) != self._version_closed:
+            self.discard()
+            raise RuntimeError(ZEROED_TOO_EARLY)
+        if math.isfinite(length):
             self.add(self.closed)
         else:
             bad = self._name(first_nonfinite(self.closed))
@@ -216,6 +289,8 @@ class Samples:
     def discard(self) -> None:
         """Puts the mean back, and forgets all samples since the last step and their gradients: -> AT_MEAN."""
         self.close()
+        if not self._mark.is_zeroed():
+            self._mark.remove()
         self._forget()
         self._older = {}
 
@@ -234,15 +309,19 @@ class Samples:
         if self.state is State.CLOSED:
             self.finish()
         self.open(groups, states)
+        self._mark = Mark(self._older)
         try:
             yield
         except BaseException:
             self.discard()
             raise
         self.close()
-        if any(g is self._older.get(p) for p, g in self.closed.items()):
+        kept = [g for p, g in self.closed.items() if g is self._older.get(p)]
+        marked = any(g is self._mark.gradient for g in kept)
+        if kept and not (marked and self._mark.is_zeroed()):  # neither replaced nor zeroed
             self.discard()
             raise RuntimeError(added)
+        self._mark.remove()
 
     @contextmanager
     def predicting(self, groups: Groups, states: States) -> Iterator[None]:
@@ -253,15 +332,15 @@ class Samples:
         """
         with torch.inference_mode(False), torch.no_grad():
             self._prepare(groups, states)
-            self._draw(self.keys.prediction(), State.PREDICTING)
+            key = self.keys.prediction()
+            self._thetas |= {p.p: torch.empty_like(p.value) for p in self.layout.places if p.p not in self._thetas}
+            self.layout.for_each(lambda block: draw_into_(block, key, self._thetas))
+        self.state = State.PREDICTING
         try:
+            self.layout.show(self._thetas)
             yield
         finally:
             self.close()
-            if self._key is not None:  # its eps was overwritten
-                with torch.inference_mode(False), torch.no_grad():
-                    self._draw(self._key, State.TRAINING)
-                self.close()
 
     def require_mean(self, purpose: str) -> None:
         """Checks that the parameters hold the mean.
@@ -276,20 +355,23 @@ class Samples:
         """Sees that the parameters hold the mean, and that the blocks are theirs."""
         if self.held:
             raise RuntimeError("the parameters already hold a sample: leave it before drawing another.")
+        for group in groups:
+            check_settings(group)
         if self.layout.is_of(groups, states):
             return
         if self.waiting:
             self._forget()
             warnings.warn("the samples since the last step were dropped: the parameters have changed.", stacklevel=4)
         for group in groups:
-            check_group(group)
+            check_params(group["params"])
         for _, p in trainable(groups):
             states[p].setdefault("step", 0)
         self.layout = Layout(groups, states)
+        self._thetas = {}
 
-    def _draw(self, key: str, state: State) -> None:
+    def _draw(self, key: str) -> None:
         """Puts the sample of a key into the parameters."""
-        self.state = state
+        self.state = State.TRAINING
         try:
             self.layout.for_each(lambda block: draw_(block, key))
         except BaseException:
@@ -302,6 +384,7 @@ class Samples:
         """Takes note that the gradients are about to be zeroed: a closed sample is finished before."""
         if self.state is State.CLOSED and self.closed:
             self.finish()
+        self._mark.remove()
         self._older = {}
 
     def remember(self, params: Iterable[Tensor]) -> None:

@@ -115,9 +115,9 @@ class Posterior:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         prefix = f"{name}." if name else ""
         weights, optimizers = checkpoint["state_dict"], checkpoint.get("optimizer_states") or [{}]
-        if "noise" not in optimizers[0]:
+        states, groups = optimizers[0].get("state", {}), optimizers[0].get("param_groups", [{}])
+        if "draws" not in optimizers[0].get("noise", groups[0]):
             raise ValueError(f"{path} has no posterior: it was not trained with bayesdual's IVON.")
-        states, groups = optimizers[0]["state"], optimizers[0]["param_groups"]
         group_of = {i: group for group in groups for i in group["params"]}
         mean, precision = {}, {}
         for i, (n, p) in enumerate(module.named_parameters()):

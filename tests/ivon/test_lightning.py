@@ -9,7 +9,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from bayesdual.ivon import IVON, IVONCallback
 
@@ -187,6 +187,32 @@ def test_manual_optimization():
     _, expected = fit(automatic)
     assert optimizer.state[manual.net.weight]["step"] == expected.state[automatic.net.weight]["step"] == 8
     assert torch.equal(manual.seen[0], automatic.seen[0]) and torch.equal(manual.seen[3], automatic.seen[3])
+
+
+@pytest.mark.parametrize("callbacks", [[], [IVONCallback()]], ids=["alone", "callback"])
+def test_manual_optimization_without_a_sample_is_refused_in_its_own_words(callbacks):
+    class Manual(Regression):
+        automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            self.manual_backward(super().training_step(batch, batch_idx))
+            self.optimizers().step()
+
+    with pytest.raises(RuntimeError, match="in manual optimization put the forward pass and manual_back"):
+        fit(Manual(), *callbacks)
+
+
+def test_data_of_unknown_length():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(loader().dataset)
+
+    trainer = Trainer(max_epochs=1, callbacks=[IVONCallback()], enable_checkpointing=False, **SILENT)
+    module = Regression(ess=1e6)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(module, DataLoader(Stream(), 8))
+    assert len(module.seen) == 4 and not any("IVON's ess" in str(w.message) for w in caught)
 
 
 def test_an_ess_far_from_the_size_of_the_data_is_told():

@@ -801,7 +801,73 @@ def test_the_state_of_another_optimizer_is_refused():
         IVON(params, lr=0.1, ess=10).load_state_dict(torch.optim.AdamW(params).state_dict())
 
 
+def test_settings_that_all_groups_share_are_told_and_saved():
+    shared = {"mc_samples": 3, "hess_approx": "gradsq", "max_norm": 2.0, "noise": "independent"}
+    optimizer = IVON(parameters(), lr=0.1, ess=10, **shared)
+    assert all(f"{name}: {value}" in repr(optimizer) for name, value in shared.items())
+    again = IVON(parameters(), **optimizer.defaults)
+    for one in (optimizer, again):
+        assert shared.items() <= one.defaults.items() and shared.items() <= one.state_dict()["param_groups"][0].items()
+        assert not set(shared) & set(one.param_groups[0])
+    with pytest.raises(ValueError, match="a group's mc_samples is 2: all groups share one"):
+        optimizer.add_param_group({"params": parameters(), "mc_samples": 2})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again.load_state_dict(optimizer.state_dict())
+    other = IVON(parameters(), lr=0.1, ess=10, **shared | {"mc_samples": 1})
+    with pytest.warns(UserWarning, match="IVON was saved with mc_samples=3, and goes on with 1") as caught:
+        other.load_state_dict(optimizer.state_dict())
+    assert len(caught) == 1 and other.mc_samples == 1 and "mc_samples" not in other.param_groups[0]
+
+
+def test_a_state_of_version_0_2_is_read():
+    """Its noise had a place of its own, and the groups did not hold what they share."""
+    params = parameters()
+    optimizer = IVON(params, lr=0.05, ess=40, seed=5)
+    sampled_step(optimizer, params)
+    state = optimizer.state_dict()
+    noise = {name: state["param_groups"][0][name] for name in ("seed", "draws", "predictions")}
+    new = {*noise, "mc_samples", "hess_approx", "max_norm", "noise"}
+    groups = [{k: v for k, v in group.items() if k not in new} for group in state["param_groups"]]
+    again = [nn.Parameter(p.detach().clone()) for p in params]
+    resumed = IVON(again, lr=1.0, ess=1, seed=6)
+    resumed.load_state_dict({"state": state["state"], "param_groups": groups, "noise": noise})
+    sampled_step(optimizer, params)
+    sampled_step(resumed, again)
+    assert_same(snapshot(optimizer), snapshot(resumed))
+
+
 # -- bad input
+
+
+NONSENSE = [
+    ("lr", -1.0), ("lr", math.nan), ("lr", math.inf), ("lr", "fast"), ("ess", 0), ("ess", math.inf), ("hess_init", -1),
+    ("weight_decay", math.nan), ("clip_radius", None), ("betas", (0.9, 1.0)), ("betas", (0.9,)), ("betas", 0.9),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), NONSENSE)
+@pytest.mark.parametrize("when", ["before", "between"])
+def test_settings_of_groups_that_were_edited_to_nonsense_are_named_when_used(name, value, when):
+    params = parameters()
+    optimizer = IVON(params, lr=0.1, ess=10)
+    sampled_step(optimizer, params)
+    before = snapshot(optimizer)
+    good = optimizer.param_groups[0][name]
+    if when == "before":
+        optimizer.param_groups[0][name] = value
+        with pytest.raises(ValueError, match=f"IVON's {name} is "), optimizer.sampled_params(train=True):
+            pass
+    else:
+        with optimizer.sampled_params(train=True):
+            optimizer.zero_grad()
+            squared_loss(params).backward()
+        optimizer.param_groups[0][name] = value
+        with pytest.raises(ValueError, match=f"IVON's {name} is "):
+            optimizer.step()
+    assert_same(before, snapshot(optimizer))
+    optimizer.param_groups[0][name] = good
+    sampled_step(optimizer, params)
 
 
 @pytest.mark.parametrize(

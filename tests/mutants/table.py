@@ -94,8 +94,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/ivon/test_optimizer.py::test_resumes_to_the_bit",
         (
             "IVON: step count not saved",
-            'noise = state_dict["noise"]',
-            '[state.update(step=0) for state in self.state.values()]; noise = state_dict["noise"]',
+            "ours_alone = {*COMMON",
+            '[state.update(step=0) for state in state_dict["state"].values()]; ours_alone = {*COMMON',
         ),
         (
             "IVON: the same noise again after a checkpoint",
