@@ -100,6 +100,10 @@ def check_params(params: Iterable[Tensor]) -> None:
         ValueError: One is in half precision or sharded.
     """
     for p in params:
+        if p.requires_grad and p.is_complex():
+            raise ValueError(
+                "a parameter is complex: learn torch.view_as_real of it, as IVON's posterior is of real numbers."
+            )
         if p.requires_grad and p.dtype not in (torch.float32, torch.float64):
             raise ValueError(
                 f"a parameter is {p.dtype}, which is too coarse for IVON's Hessian: keep the parameters in float32 "

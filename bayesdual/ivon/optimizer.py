@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import asdict
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -95,7 +95,7 @@ class IVON(Optimizer):
         noise: Literal["shared", "independent"] = "shared",
         fused: bool = False,
         seed: int | None = None,
-        **others: NoReturn,
+        **others: object,
     ) -> None:
         refuse_words(others)
         if mc_samples < 1:
@@ -235,7 +235,9 @@ class IVON(Optimizer):
                     self.state[p]["step"] += 1
                 samples.layout.for_each(lambda block: self._update(block, grads, multiplied), threads=not self.fused)
             elif any(p.grad is not None for _, p in trainable(self.param_groups)):
-                raise RuntimeError(OUTSIDE)
+                if self.state or any(group["lr"] for group in self.param_groups):
+                    raise RuntimeError(OUTSIDE)
+                samples.prepare(self.param_groups, self.state)  # what torch.distributed.checkpoint wants of such a step
         finally:
             samples.discard()
         return value

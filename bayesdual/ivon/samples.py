@@ -226,7 +226,7 @@ class Samples:
             RuntimeError: They hold a sample.
         """
         with torch.inference_mode(False), torch.no_grad():
-            self._prepare(groups, states)
+            self.prepare(groups, states)
             self._thetas = {}
             if self._key is None:
                 self._key = self.keys.training(self.independent, self.layout.device)
@@ -331,7 +331,7 @@ class Samples:
             RuntimeError: The parameters hold a sample.
         """
         with torch.inference_mode(False), torch.no_grad():
-            self._prepare(groups, states)
+            self.prepare(groups, states)
             key = self.keys.prediction()
             self._thetas |= {p.p: torch.empty_like(p.value) for p in self.layout.places if p.p not in self._thetas}
             self.layout.for_each(lambda block: draw_into_(block, key, self._thetas))
@@ -351,8 +351,13 @@ class Samples:
         if self.held:
             raise RuntimeError(f"the parameters hold a sample: leave it before {purpose}.")
 
-    def _prepare(self, groups: Groups, states: States) -> None:
-        """Sees that the parameters hold the mean, and that the blocks are theirs."""
+    def prepare(self, groups: Groups, states: States) -> None:
+        """Sees that the parameters hold the mean, and that the blocks are theirs; it makes the state that is missing.
+
+        Raises:
+            RuntimeError: The parameters hold a sample.
+            ValueError: A setting is out of its range, or a parameter cannot be learned.
+        """
         if self.held:
             raise RuntimeError("the parameters already hold a sample: leave it before drawing another.")
         for group in groups:
