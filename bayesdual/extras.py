@@ -11,6 +11,7 @@ MODULES = {
     "lightning": _LIGHTNING,
     "avalanche": _AVALANCHE,
     "sklearn": ("sklearn",),
+    "transformers": ("accelerate", "transformers"),
     "all": (*_LIGHTNING, *_AVALANCHE, *_COMMANDS),
 }
 """The modules that extras of ``pyproject.toml`` bring."""

@@ -12,7 +12,7 @@ FLOORS = (
     ("kprior", "memory", "merging", "prediction"),
     ("conformal",),
     ("algorithm",),
-    ("learner",),
+    ("integrations", "learner"),
     ("configuration", "inspection"),
     ("comparison", "strategies"),
     ("cli",),
@@ -20,7 +20,11 @@ FLOORS = (
 )
 FLOOR = {room: number for number, floor in enumerate(FLOORS, start=1) for room in floor}
 CORE = [room for room in FLOOR if FLOOR[room] <= FLOOR["algorithm"] and room != "scenarios"]
-PUBLIC = {"bayesdual.scenarios.datasets", "bayesdual.strategies.baselines"}  # and every room
+PUBLIC = {
+    "bayesdual.integrations.transformers",
+    "bayesdual.scenarios.datasets",
+    "bayesdual.strategies.baselines",
+}  # and every room
 FILES = {
     ".".join(("bayesdual", *path.relative_to(folder).with_suffix("").parts)): path
     for folder, part in (("bayesdual", "."), (".", "scenarios"), (".", "strategies"))  # links to these are in bayesdual

@@ -39,7 +39,14 @@ def test_the_optimizer_needs_torch_and_numpy_only():
 
 
 def test_names():
-    assert bayesdual.ivon.__all__ == ["IVON", "IVONByRule", "IVONCallback", "from_ivon_opt", "ivon_settings"]
+    assert bayesdual.ivon.__all__ == [
+        "IVON",
+        "IVONByRule",
+        "IVONCallback",
+        "from_ivon_opt",
+        "ivon_settings",
+        "sample_in_forward",
+    ]
     assert all(hasattr(bayesdual.ivon, name) for name in bayesdual.ivon.__all__)
     with pytest.raises(AttributeError, match="bayesdual.ivon has no 'standard_normal_'"):
         bayesdual.ivon.standard_normal_  # noqa: B018
