@@ -8,7 +8,8 @@ callbacks=[IVONCallback()])``. Accumulation, clipping, mixed precision, checkpoi
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sized
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +23,8 @@ from transformers import (  # pyright: ignore[reportMissingImports]
 
 from bayesdual.ivon import IVON, sample_in_forward
 
-if TYPE_CHECKING:
-    from bayesdual.ivon.forward import ForwardSamples
 
-
-class IVONCallback(TrainerCallback):  # type: ignore[misc]
+class IVONCallback(TrainerCallback):
     """Lets the model train at samples, by :func:`bayesdual.ivon.sample_in_forward`, while ``Trainer.train`` runs.
 
     Where training is left by an exception, evaluations and saved models are at the mean all the same; the parameters
@@ -34,7 +32,7 @@ class IVONCallback(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(self) -> None:
-        self._samples: ForwardSamples | None = None
+        self._remove: Callable[[], None] | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -47,13 +45,13 @@ class IVONCallback(TrainerCallback):  # type: ignore[misc]
         self.remove()
         optimizer = inner_optimizer(kwargs["optimizer"])
         data = getattr(kwargs.get("train_dataloader"), "dataset", None)
-        n, ess = len(data) if hasattr(data, "__len__") else 0, optimizer.param_groups[0]["ess"]
+        n, ess = len(data) if isinstance(data, Sized) else 0, optimizer.param_groups[0]["ess"]
         if n and not n / 10 <= ess <= n * 10:
             warnings.warn(
                 f"IVON's ess is {ess:g}, but there are {n} training examples: ess is usually their number.",
                 stacklevel=2,
             )
-        self._samples = sample_in_forward(kwargs["model"], optimizer)
+        self._remove = sample_in_forward(kwargs["model"], optimizer).remove
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -62,9 +60,9 @@ class IVONCallback(TrainerCallback):  # type: ignore[misc]
 
     def remove(self) -> None:
         """Puts the mean back, and takes the hooks off the model."""
-        if self._samples is not None:
-            self._samples.remove()
-        self._samples = None
+        if self._remove is not None:
+            self._remove()
+        self._remove = None
 
 
 def inner_optimizer(optimizer: Any) -> IVON:
