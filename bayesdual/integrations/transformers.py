@@ -5,6 +5,8 @@ callbacks=[IVONCallback()])``. Accumulation, clipping, mixed precision, checkpoi
 ``TrainingArguments(weight_decay=...)`` takes the place of IVON's.
 """
 
+# pyright: reportGeneralTypeIssues=false, reportAttributeAccessIssue=false
+# (where transformers is not installed, pyright takes this file for it)
 from __future__ import annotations
 
 import warnings
@@ -13,13 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import (  # pyright: ignore[reportMissingImports]
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from bayesdual.ivon import IVON, sample_in_forward
 
