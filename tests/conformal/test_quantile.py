@@ -9,7 +9,7 @@ from bayesdual.conformal import calibration_examples_needed, conformal_quantile
 
 
 @pytest.mark.parametrize("n", [9, 19, 29, 69, 88, 99])
-@pytest.mark.parametrize("alpha", [0.1, 0.2, 0.3, 0.5])
+@pytest.mark.parametrize("alpha", [0.1, 0.2, 0.3, 0.5, 0.7])
 def test_rank_is_that_of_the_definition_whatever_floating_point_says(n, alpha):
     scores = torch.arange(1, n + 1).double()[torch.randperm(n)]
     tenths = round(10 * alpha)
