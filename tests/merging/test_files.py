@@ -236,6 +236,8 @@ def test_what_cannot_be_merged_is_refused_in_a_sentence_and_leaves_nothing(tmp_p
     torch.save([1], tmp_path / "list.pt")
     (tmp_path / "index.json").write_text('{"weight_map": {"a.w": "gone.safetensors"}}')
     (tmp_path / "no.json").write_text("[]")
+    (tmp_path / "nested").mkdir()
+    (tmp_path / "nested" / "up.json").write_text(json.dumps({"weight_map": {"a.w": f"../{good.name}"}}))
     nan = tensors(2)
     nan["b"][3] = torch.nan
     torch.save(nan, tmp_path / "nan.pt")
@@ -250,6 +252,7 @@ def test_what_cannot_be_merged_is_refused_in_a_sentence_and_leaves_nothing(tmp_p
         "other.pt is not a dictionary of tensors alone": [tmp_path / "other.pt"],
         "list.pt is not a dictionary of tensors": [tmp_path / "list.pt"],
         "index.json names gone.safetensors, which is not beside it": [tmp_path / "index.json"],
+        "up.json names 1.safetensors, which is not beside it": [tmp_path / "nested" / "up.json"],
         "no.json is not the index of a sharded model": [tmp_path / "no.json"],
         "nan.pt has a number in 'b' that is not finite": [good, tmp_path / "nan.pt"],
         "it is not what they were trained from": [tmp_path / "far1.pt", tmp_path / "far2.pt"],
