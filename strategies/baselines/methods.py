@@ -119,8 +119,8 @@ def covon(
     """CoVON (Paul et al., 2026), which is its own optimizer (see ``covon.py``); ``optimizer`` says nothing here."""
     lr = common["optimizer"].defaults["lr"]
     optimizer = CoVON(common["model"].parameters(), lr, hess_init=hess_init, prior_precision=prior_precision)
-    plugins = [CoVONPlugin(optimizer, ess_factor)]
-    return training.Naive(**common | {"optimizer": optimizer}, train_epochs=epochs, plugins=plugins)
+    common = {**common, "optimizer": optimizer}
+    return training.Naive(**common, train_epochs=epochs, plugins=[CoVONPlugin(optimizer, ess_factor)])
 
 
 def icarl(common: Common, epochs: int, memory_size: int) -> SupervisedTemplate:
