@@ -450,13 +450,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "N / (N + N') replaced by a half",
-            "share = self._examples / (self._examples + remembered)",
-            "share = 0.5 if remembered else 1.0",
+            "return self._examples / (self._examples + self.memory.examples_seen)",
+            "return 0.5 if self.memory.examples_seen else 1.0",
         ),
         (
             "N' of what is in memory, and not of what it stands for",
-            "remembered = self.memory.examples_seen if",
-            "remembered = len(self.memory) if",
+            "(self._examples + self.memory.examples_seen)",
+            "(self._examples + len(self.memory))",
         ),
         ("prior of the weights left out", "past = past + prior", "past = past + 0 * prior"),
         ("temperature of the soft labels ignored", "z.weights, self.temperature)", "z.weights, 1.0)"),
