@@ -51,10 +51,12 @@ def selections() -> Iterator[Line]:
 
 def priors() -> Iterator[Line]:
     """The public classes of ``bayesdual.kprior`` with a loss and an update, but for the protocol of them."""
+    found: set[str] = set()
     for name, node in _public("bayesdual.kprior"):
         if isinstance(node, ast.ClassDef) and "Protocol" not in map(ast.unparse, node.bases):
             methods = {method.name for method in node.body if isinstance(method, ast.FunctionDef)}
-            if {"loss", "update"} <= methods:
+            if {"loss", "update"} <= methods or found & set(map(ast.unparse, node.bases)):
+                found.add(node.name)
                 yield name, sources.first_line(name)
 
 

@@ -522,7 +522,8 @@ def test_a_run_does_not_go_on_with_settings_that_its_checkpoint_decides(in_learn
             "seed_everything was 0 in the run that goes on (runs/tiny-1/config.yaml)",
         ),
     ):
-        text = refused("fit", "--config", "tiny.yaml", "--ckpt_path", "last", *flags.split())
+        words = ["--run_dir", "runs/tiny-1", "--ckpt_path", "last", *flags.split()]
+        text = refused("fit", "--config", "tiny.yaml", *words)
         assert was in text and text.endswith("give what it was, or start a new run.")
     assert (in_learned / "config.yaml").read_text() == config
 
@@ -530,7 +531,7 @@ def test_a_run_does_not_go_on_with_settings_that_its_checkpoint_decides(in_learn
 def test_settings_of_the_trainer_may_change_and_are_listed_and_recorded(learned, tmp_path, monkeypatch):
     shutil.copytree(learned[0], tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
-    flags = ["--trainer.gradient_clip_val", 5.0, "--data.workers", 1]
+    flags = ["--run_dir", "runs/tiny-1", "--trainer.gradient_clip_val", 5.0, "--data.workers", 1]
     status, out, err = call("fit", "--config", "tiny.yaml", "--ckpt_path", "last", *flags)
     assert status == 0, err
     assert "going on with trainer.gradient_clip_val 5.0, which was None" in out
@@ -572,12 +573,13 @@ def test_a_damaged_newest_checkpoint_is_passed_over_by_name(learned, tmp_path, m
     assert "last.ckpt is not a checkpoint, or is damaged" in text
     shutil.copyfile(folder / "last.ckpt", folder / "experience_5.ckpt")
     os.utime(folder / "experience_4.ckpt", (2e9, 2e9))
-    status, _, err = call("test", "--config", "tiny.yaml", "--ckpt_path", "last")
+    status, _, err = call("test", "--config", "tiny.yaml", "--run_dir", "runs/tiny-1", "--ckpt_path", "last")
     assert status == 0
     assert err == f"bayesdual: {folder}/last.ckpt is damaged: {folder}/experience_4.ckpt is taken in its place.\n"
     for path in folder.iterdir():
         path.write_bytes(b"nothing")
-    assert "are damaged: start the run again" in refused("fit", "--config", "tiny.yaml", "--ckpt_path", "last")
+    text = refused("fit", "--config", "tiny.yaml", "--run_dir", "runs/tiny-1", "--ckpt_path", "last")
+    assert "are damaged: start the run again" in text
 
 
 def test_truncated_and_foreign_checkpoints_are_refused(in_learned, tmp_path):

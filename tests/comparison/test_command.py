@@ -306,7 +306,7 @@ def test_a_stream_without_targets_is_refused_in_a_sentence(here, monkeypatch):
         content = with_("benchmarks", "m20", "set", value={"data.benchmark": "unlabelled_of_test.stream"})
         content["methods"] = {"method": method}
         text = refused("--config", write(content), status=1)
-        assert text.startswith("method on m20, seed 0: the dataset of experience 0 of the benchmark has no targets")
+        assert text.startswith("method on m20, seed 0: the dataset of experience ") and " has no targets" in text
 
 
 def alive(pid):

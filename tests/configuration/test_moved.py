@@ -71,7 +71,9 @@ def test_every_configuration_of_before_resolves_to_what_it_does_today(name, tmp_
     assert resolve(str(old)) == resolve(str(SHIPPED / name))
 
 
-@pytest.mark.parametrize("name", [n for n in shipped("methods/*.yaml") if n != "methods/naive.yaml"])
+@pytest.mark.parametrize(
+    "name", [n for n in shipped("methods/*.yaml") if n not in ("methods/naive.yaml", "methods/natural.yaml")]
+)
 def test_every_overlay_of_before_does_too(name, tmp_path):
     base, old = str(SHIPPED / "split_digits.yaml"), tmp_path / "old.yaml"
     old.write_text(of_before((SHIPPED / name).read_text()))
@@ -93,7 +95,7 @@ def test_a_saved_configuration_of_before_is_read(tmp_path):
 def test_comparisons_of_before_name_their_peers(name, tmp_path):
     old = tmp_path / "old.yaml"
     old.write_text(of_before((SHIPPED / name).read_text()))
-    assert "peers: bayesdual.strategies.peers" in old.read_text() and "{peer: Replay" in old.read_text()
+    assert "peers: bayesdual.strategies.peers" in old.read_text() and "{peer: " in old.read_text()
     mine, theirs = read_comparison(str(old)), read_comparison(str(SHIPPED / name))
     assert mine.methods == theirs.methods and mine.baselines is theirs.baselines
 
