@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -187,7 +188,8 @@ def test_every_shipped_comparison_is_planned_from_any_folder(here):
         assert comparison.ours and len(comparison.seeds) in (3, 6)
         budgets = {len(method.grid) for method in comparison.methods if comparison.role(method) != "own"}
         assert len(budgets) == 1, "ours and the baselines are tuned over as many settings"
-        assert len(cells_of(comparison)) == len(comparison.pairs)
+        some = replace(comparison, benchmarks=comparison.benchmarks[:2])
+        assert len(cells_of(some)) == len(some.pairs) > 0
 
 
 # ----------------------------------------------------------------------- runs, once
