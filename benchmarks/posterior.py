@@ -23,7 +23,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from lightning import Trainer
 from scipy.stats import spearmanr
 from torch import Tensor, nn
@@ -32,8 +31,8 @@ from bayesdual.algorithm import BayesDual
 from bayesdual.learner import Learner, StreamDataModule
 from bayesdual.measures import StreamMetric
 from bayesdual.models import CNN, MLP
-from bayesdual.posterior import squared_gradients
-from bayesdual.prediction import prediction_by
+from bayesdual.posterior import exact_ggn_diagonal
+from bayesdual.prediction import fit_temperature, prediction_by
 from bayesdual.scenarios import SplitDigits, SplitFMNIST
 from bayesdual.stream import normalise
 
@@ -77,12 +76,8 @@ def exact_diagonal(network: nn.Module, x: Tensor, weight: float) -> dict[str, Te
     """weight times the sum of diag(J^T Lambda J) over inputs (N, ...): over all labels that may be given, not drawn."""
     total: dict[str, Tensor] = {}
     for part in x.split(BATCH):
-        with torch.no_grad():
-            p = network(part).softmax(1)
-        for c in range(p.shape[1]):
-            r = p - F.one_hot(torch.tensor(c), p.shape[1])
-            for name, value in squared_gradients(network, part, r * (weight * p[:, c : c + 1]).sqrt()).items():
-                total[name] = total.get(name, 0) + value
+        for name, value in exact_ggn_diagonal(network, part).items():
+            total[name] = total.get(name, 0) + weight * value
     return total
 
 
@@ -109,21 +104,6 @@ def evaluate(p: Tensor, y: Tensor) -> tuple[float, float, float]:
     return result["accuracy"][0], result["nll"], result["ece"]
 
 
-def temperature(f: Tensor, y: Tensor) -> float:
-    """The temperature of the least NLL."""
-    log_t = torch.zeros((), requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_t], max_iter=100, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = F.cross_entropy(f / log_t.exp(), y)
-        value.backward()
-        return value
-
-    optimizer.step(loss)
-    return float(log_t.detach().exp())
-
-
 @torch.no_grad()
 def in_batches(predict: Callable[[Tensor, Tensor], Tensor], stream: Sequence[Any]) -> tuple[Tensor, Tensor]:
     """What is said of all inputs of a stream, and their labels."""
@@ -137,7 +117,7 @@ def predictions(learner: Learner, benchmark: Any) -> dict[str, tuple[float, floa
     valid, test = in_batches(learner, benchmark.valid_stream), in_batches(learner, benchmark.test_stream)
     result = {
         "mean": evaluate(test[0].softmax(1), test[1]),
-        "mean + temperature": evaluate((test[0] / temperature(*valid)).softmax(1), test[1]),
+        "mean + temperature": evaluate((test[0] / fit_temperature(*valid)).softmax(1), test[1]),
     }
     posterior = learner.algorithm.posterior
     for name in ("samples", "linearised"):

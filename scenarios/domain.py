@@ -168,9 +168,7 @@ def PermutedDigits(
         validation: Share of the training data, class by class, that makes the stream ``valid``.
         task_labels: Whether experience i carries task label i; otherwise all carry 0.
     """
-    source = datasets.digits()
-    views = permutations(n_experiences, source.train_x[0, 0].numel(), seed)
-    return domain_benchmark(source, views, seed=seed, validation=validation, task_labels=task_labels)
+    return _permuted(datasets.digits(), n_experiences, seed, validation, task_labels)
 
 
 def PermutedMNIST(
@@ -189,9 +187,7 @@ def PermutedMNIST(
         task_labels: Whether experience i carries task label i; otherwise all carry 0.
         root: Where the data is, or is downloaded to (see :func:`bayesdual.scenarios.datasets.mnist`).
     """
-    source = datasets.mnist(root)
-    views = permutations(n_experiences, source.train_x[0, 0].numel(), seed)
-    return domain_benchmark(source, views, seed=seed, validation=validation, task_labels=task_labels)
+    return _permuted(datasets.mnist(root), n_experiences, seed, validation, task_labels)
 
 
 def PermutedFMNIST(
@@ -210,9 +206,7 @@ def PermutedFMNIST(
         task_labels: Whether experience i carries task label i; otherwise all carry 0.
         root: Where the data is, or is downloaded to (see :func:`bayesdual.scenarios.datasets.fashion_mnist`).
     """
-    source = datasets.fashion_mnist(root)
-    views = permutations(n_experiences, source.train_x[0, 0].numel(), seed)
-    return domain_benchmark(source, views, seed=seed, validation=validation, task_labels=task_labels)
+    return _permuted(datasets.fashion_mnist(root), n_experiences, seed, validation, task_labels)
 
 
 def RotatedDigits(
@@ -257,3 +251,10 @@ def RotatedMNIST(
     """
     views = rotations_of(n_experiences, rotations)
     return domain_benchmark(datasets.mnist(root), views, seed=seed, validation=validation, task_labels=task_labels)
+
+
+def _permuted(
+    source: datasets.RawDataset, n_experiences: int, seed: int, validation: float, task_labels: bool
+) -> ImageBenchmark:
+    views = permutations(n_experiences, source.train_x[0, 0].numel(), seed)
+    return domain_benchmark(source, views, seed=seed, validation=validation, task_labels=task_labels)

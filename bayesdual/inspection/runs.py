@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import yaml
 
+from bayesdual.configuration import flatten
 from bayesdual.learner import History
 from bayesdual.memory import Memory
 from bayesdual.posterior import Posterior
@@ -101,14 +102,4 @@ def _settings(config: Path) -> dict[str, Any]:
         values = yaml.safe_load(config.read_text())
     except yaml.YAMLError as error:
         raise ValueError(f"{config} is damaged ({str(error).splitlines()[0]}): delete it.") from None
-    return dict(_flat(values, "")) if isinstance(values, dict) else {}
-
-
-def _flat(values: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found += _flat(value, f"{prefix}{key}.")
-        else:
-            found.append((f"{prefix}{key}", value))
-    return found
+    return dict(flatten(values)) if isinstance(values, dict) else {}

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bayesdual.models import evaluating
-from bayesdual.posterior import Curvature, KroneckerFactors, Posterior, squared_gradients
+from bayesdual.posterior import Curvature, KroneckerFactors, Posterior, exact_ggn_diagonal
 
 
 def remove(
@@ -92,18 +92,11 @@ def _gradients(module: nn.Module, posterior: Posterior, inputs: Tensor, labels: 
 def _diagonal(module: nn.Module, posterior: Posterior, inputs: Tensor) -> dict[str, Tensor]:
     """sum_i diag(J_i^T Lambda_i J_i) at the mean, over every label that may be given."""
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
-    total: dict[str, Tensor] = {}
     try:
         _set(module, posterior.mean)
-        with torch.no_grad():
-            p = module(inputs).softmax(1)
-        for c in range(p.shape[1]):
-            residual = (p - F.one_hot(torch.tensor(c, device=p.device), p.shape[1])) * p[:, c : c + 1].sqrt()
-            for name, value in squared_gradients(module, inputs, residual).items():
-                total[name] = total[name] + value if name in total else value
+        return exact_ggn_diagonal(module, inputs)
     finally:
         _set(module, before)
-    return total
 
 
 @torch.no_grad()

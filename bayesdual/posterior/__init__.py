@@ -8,7 +8,7 @@ from bayesdual.posterior.function_variance import (
     function_variance_mc,
 )
 from bayesdual.posterior.gaussian import POSTERIOR_FORMATS, UNMARKED, HasPrecision, Posterior
-from bayesdual.posterior.ggn import draw_pairs, ggn_diagonal, squared_gradients
+from bayesdual.posterior.ggn import draw_pairs, exact_ggn_diagonal, ggn_diagonal, squared_gradients
 from bayesdual.posterior.kronecker import (
     Curvature,
     KroneckerFactors,
@@ -50,6 +50,7 @@ __all__ = [
     "directional_variance",
     "draw_pairs",
     "drawn_examples",
+    "exact_ggn_diagonal",
     "function_covariance",
     "function_variance",
     "function_variance_mc",

@@ -61,6 +61,25 @@ def ggn_diagonal(
     return squared_gradients(model, inputs[rows], directions, memory_limit=memory_limit)
 
 
+def exact_ggn_diagonal(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
+    """h above with w = 1, over every label instead of drawn ones: as many backward passes as there are classes.
+
+    Args:
+        model: As in :func:`ggn_diagonal`.
+        inputs: examples (N, ...).
+
+    Returns:
+        As :func:`ggn_diagonal`.
+    """
+    with torch.no_grad():
+        p = model(inputs).softmax(1)
+    total: dict[str, Tensor] = {}
+    for label, e in enumerate(torch.eye(p.shape[1]).to(p)):
+        for name, value in squared_gradients(model, inputs, (p - e) * p[:, label : label + 1].sqrt()).items():
+            total[name] = total[name] + value if name in total else value
+    return total
+
+
 def draw_pairs(
     logits: Tensor, weights: Tensor, pairs: int, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
