@@ -10,9 +10,7 @@ from rich.console import Console
 
 from bayesdual.configuration import CommandLineError
 from bayesdual.files import write_whole
-from bayesdual.inspection import accuracy_tables, figures_of, read_run, report, verdict
-
-FORMATS = ("png", "svg")
+from bayesdual.inspection import accuracy_tables, drawn, figures_of, read_run, report, verdict
 
 
 def main(argv: list[str]) -> None:
@@ -31,15 +29,17 @@ def main(argv: list[str]) -> None:
         raise CommandLineError(str(error)) from None
     first: Path = args.runs[0]
     output: Path = args.output or (first if first.is_dir() else first.parent.parent) / "report"
-    drawn = [figures_of(run) for run in runs]
+    figures = [figures_of(run) for run in runs]
+    drawings = [drawn(of_run) for of_run in figures]
+    page = report(runs, drawings)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        for number, figures in enumerate(drawn, start=1):
+        for number, (of_run, svgs) in enumerate(zip(figures, drawings, strict=True), start=1):
             before = f"{number}-" if len(runs) > 1 else ""
-            for name, figure in figures.items():
-                for kind in FORMATS:
-                    write_whole(output / f"{before}{name}.{kind}", partial(figure.savefig, dpi=120))
-        write_whole(output / "report.html", lambda path: path.write_text(report(runs, drawn), encoding="utf-8"))
+            for name, figure in of_run.items():
+                write_whole(output / f"{before}{name}.png", partial(figure.savefig, dpi=120))
+                write_whole(output / f"{before}{name}.svg", partial(Path.write_bytes, data=svgs[name]))
+        write_whole(output / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
     except OSError as error:
         raise CommandLineError(f"--output {output} cannot be written to ({error.strerror}): give another.") from None
     console = Console(highlight=False)

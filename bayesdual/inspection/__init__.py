@@ -14,7 +14,7 @@ from bayesdual.inspection.figures import (
     posterior_figure,
     progress_figure,
 )
-from bayesdual.inspection.report import figures_of, report
+from bayesdual.inspection.report import drawn, figures_of, report
 from bayesdual.inspection.runs import Run, read_run
 from bayesdual.inspection.tables import accuracy_tables, evaluation_table, summary
 from bayesdual.inspection.verdict import lost, verdict
@@ -25,6 +25,7 @@ __all__ = [
     "StreamProgress",
     "accuracy_figure",
     "accuracy_tables",
+    "drawn",
     "evaluation_table",
     "figures_of",
     "is_images",

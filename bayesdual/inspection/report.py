@@ -47,6 +47,8 @@ MEASURES = {
 
 Figures = dict[str, "Figure"]
 """By name; each stands in the report and beside it."""
+Drawings = Mapping[str, bytes]
+"""Figures as SVG, by name."""
 
 
 def figures_of(run: Run) -> Figures:
@@ -67,17 +69,22 @@ def figures_of(run: Run) -> Figures:
     return found
 
 
-def report(runs: Sequence[Run], figures: Sequence[Figures]) -> str:
+def drawn(figures: Figures) -> Drawings:
+    """Figures as SVG, without the date."""
+    return {name: _svg(figure) for name, figure in figures.items()}
+
+
+def report(runs: Sequence[Run], drawings: Sequence[Drawings]) -> str:
     """The file.
 
     Args:
         runs: One or several.
-        figures: What :func:`figures_of` gave for each.
+        drawings: What :func:`drawn` gave of the figures of each.
     """
     title = "A run" if len(runs) == 1 else f"{len(runs)} runs"
     body = [f"<h1>{title} of bayesdual</h1>", _section("How well", _overview(runs))]
-    for run, drawn in zip(runs, figures, strict=True):
-        parts = _parts(run, drawn)
+    for run, of_run in zip(runs, drawings, strict=True):
+        parts = _parts(run, of_run)
         if len(runs) > 1:
             body.append(f"<h2>{escape(run.name)}</h2>")
             body += [f"<h3>{name}</h3>{text}" for name, text in parts.items()]
@@ -88,15 +95,15 @@ def report(runs: Sequence[Run], figures: Sequence[Figures]) -> str:
     return f'<!doctype html><html lang="en">{head}<body>{"".join(body)}</body></html>\n'
 
 
-def _parts(run: Run, drawn: Figures) -> dict[str, str]:
+def _parts(run: Run, figures: Drawings) -> dict[str, str]:
     """The sections about one run, by their headings."""
     results, memory, posterior = run.results, run.memory, run.posterior
     matrix = results["accuracy_matrix"]
-    accuracy = _figure(drawn["accuracy_matrix"], "Accuracy on each experience (columns) after each (rows).")
+    accuracy = _figure(figures["accuracy_matrix"], "Accuracy on each experience (columns) after each (rows).")
     forgotten = (
         f"<p>{escape(verdict(matrix)).capitalize()}.</p>"
-        + _figure(drawn["accuracy_over_time"], "Accuracy on each experience once it is learned, and their mean.")
-        + _figure(drawn["accuracy_lost"], "Accuracy on each experience that is gone since it was best.")
+        + _figure(figures["accuracy_over_time"], "Accuracy on each experience once it is learned, and their mean.")
+        + _figure(figures["accuracy_lost"], "Accuracy on each experience that is gone since it was best.")
     )
     if memory is None or memory.exemplars is None:
         remembered = "<p>No example is kept.</p>"
@@ -105,19 +112,19 @@ def _parts(run: Run, drawn: Figures) -> dict[str, str]:
         remembered = (
             f"<p>{len(memory)} exemplars of {classes} classes stand for {memory.examples_seen:,} examples seen.</p>"
         )
-        if "memory" in drawn:
+        if "memory" in figures:
             caption = "The first exemplars of each class; above each its score, how much the posterior relies on it."
-            remembered += _figure(drawn["memory"], caption)
+            remembered += _figure(figures["memory"], caption)
         else:
             remembered += _weights(memory.exemplars)
     sure = f"<p>NLL {results['nll']:.4f} nats an example, ECE {results['ece']:.4f}, over all of the stream.</p>"
-    if "posterior" in drawn and posterior is not None:
+    if "posterior" in figures and posterior is not None:
         marks = "" if posterior.knows_data else " The data have left no mark on it."
-        sure += _figure(drawn["posterior"], f"The posterior: standard deviations by parameter, middle half.{marks}")
-    cost = _figure(drawn["seconds"], f"Seconds, {results['seconds_total']:.1f} in all.")
-    if "bytes" in drawn:
+        sure += _figure(figures["posterior"], f"The posterior: standard deviations by parameter, middle half.{marks}")
+    cost = _figure(figures["seconds"], f"Seconds, {results['seconds_total']:.1f} in all.")
+    if "bytes" in figures:
         total = sum(results["memory_bytes"].values())
-        cost += _figure(drawn["bytes"], f"Bytes carried to the next experience, {total:,} in all.")
+        cost += _figure(figures["bytes"], f"Bytes carried to the next experience, {total:,} in all.")
     return {
         "Accuracy": accuracy,
         "What was forgotten, and when": forgotten,
@@ -184,9 +191,12 @@ def _table(header: Iterable[str], rows: Iterable[Sequence[str]], marked: Iterabl
     return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
-def _figure(figure: Figure, caption: str) -> str:
+def _figure(svg: bytes, caption: str) -> str:
+    data, text = base64.b64encode(svg).decode(), escape(caption)
+    return f'<figure><img alt="{text}" src="data:image/svg+xml;base64,{data}"><figcaption>{text}</figcaption></figure>'
+
+
+def _svg(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    data = base64.b64encode(buffer.getvalue()).decode()
-    text = escape(caption)
-    return f'<figure><img alt="{text}" src="data:image/svg+xml;base64,{data}"><figcaption>{text}</figcaption></figure>'
+    return buffer.getvalue()
