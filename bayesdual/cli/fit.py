@@ -27,7 +27,6 @@ from bayesdual.cli.run_directories import (
     check_checkpoint,
     check_resumed,
     latest_run,
-    locked,
     make_directory,
     new_run,
     newest_whole,
@@ -45,6 +44,7 @@ from bayesdual.configuration import (
     parsing_complaint,
     read_settings,
     run_of_config,
+    sole_use,
 )
 from bayesdual.files import write_whole
 from bayesdual.inspection import RunReport, StreamProgress, evaluation_table
@@ -166,7 +166,10 @@ class Cli(LightningCLI):
         if self._command == "fit" and make_directory(self.run_dir):
             self._unused_run = self.run_dir
         if self._command == "fit" and rank == 0:
-            self._held.enter_context(locked(self.run_dir))
+            refusal = (
+                f"--run_dir {self.run_dir} is in use by another run: wait until that has ended, or give another folder."
+            )
+            self._held.enter_context(sole_use(self.run_dir, refusal))
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         given = self.config_init[self._command]["trainer"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,6 @@ import torch
 
 from bayesdual.configuration import CommandLineError, read_config
 from bayesdual.files import is_damaged
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 RUNS = Path("runs")
 CHECKPOINTS = "checkpoints"
@@ -113,32 +106,6 @@ def newest_whole(folder: Path) -> Path:
         state = "damaged" if last.is_file() else "not there"
         print(f"bayesdual: {last} is {state}: {taken} is taken in its place.", file=sys.stderr)
     return taken
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keeps a directory to this process; the lock ends with it, however that ends, and leaves no file.
-
-    Raises:
-        CommandLineError: Another process has it.
-    """
-    if fcntl is None:  # Windows
-        yield
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise CommandLineError(
-            f"--run_dir {path} is in use by another run: wait until that has ended, or give another folder."
-        ) from None
-    except OSError:  # a file system without locks
-        pass
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any], above: str = "") -> dict[str, tuple[Any, Any]]:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from bayesdual.comparison.plan import Benchmark, Comparison, Method
 from bayesdual.comparison.store import Cell
@@ -40,7 +45,8 @@ def cell_of(
         config = resolve(benchmark.config, *of_benchmark, *method.overlay, *of_method, *of_all)
         spec: dict[str, Any] = {"learn": OURS, "arguments": {"config": config}}
     else:
-        config = resolve(benchmark.config, *of_benchmark, *of_all)
+        given = yaml.safe_dump([[s.key, s.value, s.file] for s in (*of_benchmark, *of_all)])
+        config = deepcopy(_resolved_once(benchmark.config, Path(benchmark.config).read_text(), given))
         try:
             arguments = comparison.baselines.plan(method.baseline, config, values)
         except ValueError as error:
@@ -49,6 +55,12 @@ def cell_of(
     spec["threads"] = config["threads"] or 1
     title = [f"{method.name} on {benchmark.name}", *(f"{k.rpartition('.')[2]} {v}" for k, v in tried.items())]
     return Cell(", ".join([*title, f"seed {seed}", *(["tuning"] if tuning else [])]), spec)
+
+
+@lru_cache(maxsize=1024)
+def _resolved_once(path: str, content: str, settings: str) -> dict[str, Any]:
+    """A file with this content, and settings as YAML says them: what every baseline of a benchmark learns from."""
+    return resolve(path, *(Setting(*setting) for setting in yaml.safe_load(settings)))
 
 
 def _settings(values: Mapping[str, Any], source: str) -> list[Setting]:

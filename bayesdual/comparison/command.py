@@ -14,7 +14,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,8 +30,8 @@ from bayesdual.comparison.plan import Comparison, read_comparison
 from bayesdual.comparison.ray import RayCluster
 from bayesdual.comparison.report import Block, blocks_of, comma_separated, comparison_figure, markdown, terminal_tables
 from bayesdual.comparison.statistics import Entry, rows_of
-from bayesdual.comparison.store import Cell, Store, counted, made_by, sole_use
-from bayesdual.configuration import CommandLineError, read_config
+from bayesdual.comparison.store import Cell, Store, counted, made_by
+from bayesdual.configuration import CommandLineError, read_config, sole_use
 from bayesdual.files import write_json, write_whole
 
 DIVERGED = "FloatingPointError"
@@ -203,7 +204,7 @@ def main(argv: list[str]) -> None:
             console.print(sentence, soft_wrap=True)
     if args.dry_run:
         return dry_run(comparison, store, tuning, console)
-    with sole_use(comparison.folder):
+    with _in_folder(comparison.folder):
         executor: Executor = RayCluster(args.ray) if args.ray else LocalProcesses(args.workers or cores())
         if tuning_list:
             execute("tuning", tuning_list, store, executor, console)
@@ -218,6 +219,20 @@ def main(argv: list[str]) -> None:
         for part in terminal_tables(write_report(comparison, entries_of(comparison, store, chosen))):
             console.print(part)
     console.print(f"written to {comparison.folder}: table.md, table.csv, results.json, figure.png, runs.jsonl")
+
+
+@contextmanager
+def _in_folder(folder: Path) -> Iterator[None]:
+    """Keeps other comparisons out of a folder; what cannot be written there is said of ``--folder``."""
+    busy = f"another comparison is writing to {folder}: wait for it, or give another --folder."
+    with ExitStack() as held:
+        try:
+            held.enter_context(sole_use(folder, busy))
+        except OSError as error:
+            raise CommandLineError(
+                f"{folder} cannot be written to ({error.strerror}): give another --folder."
+            ) from None
+        yield
 
 
 def files_of_before(folder: Path) -> str | None:

@@ -10,14 +10,11 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from bayesdual import __version__, sources
 from bayesdual.configuration import CommandLineError
@@ -182,26 +179,3 @@ def dotted_names(value: Any) -> Iterator[str]:
 
 def counted(n: int) -> str:
     return f"{n} run{'s' * (n != 1)}"
-
-
-@contextmanager
-def sole_use(folder: Path) -> Iterator[None]:
-    """Keeps other comparisons out of a folder; the system lifts the lock of one that was killed.
-
-    Raises:
-        CommandLineError: Another one writes there, or nobody can.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise CommandLineError(
-            f"another comparison is writing to {folder}: wait for it, or give another --folder."
-        ) from None
-    except OSError as error:
-        raise CommandLineError(f"{folder} cannot be written to ({error.strerror}): give another --folder.") from None
-    try:
-        yield
-    finally:
-        lock.release()

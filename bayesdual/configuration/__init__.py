@@ -29,6 +29,7 @@ from bayesdual.configuration.arguments import (
     undone,
     with_current_names,
 )
+from bayesdual.configuration.locks import sole_use
 from bayesdual.configuration.messages import failure, not_among, parsing_complaint
 from bayesdual.configuration.moved import MOVED, current_name, current_names
 from bayesdual.lazy import attach
@@ -58,6 +59,7 @@ __all__ = [
     "resolve",
     "run_of_config",
     "run_parser",
+    "sole_use",
     "undone",
     "with_current_names",
 ]

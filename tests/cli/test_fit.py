@@ -19,8 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bayesdual import __version__, sources
 from bayesdual.__main__ import main
-from bayesdual.cli.run_directories import changed_settings, locked
-from bayesdual.configuration import CommandLineError, Setting, arguments, failure, messages, parsing_complaint
+from bayesdual.cli.run_directories import changed_settings
+from bayesdual.configuration import CommandLineError, Setting, arguments, failure, messages, parsing_complaint, sole_use
 from bayesdual.memory import Memory
 
 TINY = """
@@ -548,12 +548,12 @@ def test_changes_are_those_of_settings_that_both_name():
 def test_a_run_directory_in_use_is_refused_and_free_again_afterwards(here):
     flags = ["--run_dir", "mine", "--trainer.max_epochs", 1]
     Path("mine").mkdir()
-    with locked(Path("mine")):
+    with sole_use(Path("mine"), "busy"):
         text = refused("fit", "--config", "tiny.yaml", *flags)
         assert text.startswith("--run_dir mine is in use by another run")
-    assert not list(Path("mine").iterdir())
+    assert [file.name for file in Path("mine").iterdir()] == [".lock"]
     assert call("fit", "--config", "tiny.yaml", *flags)[0] == 0
-    with locked(Path("mine")):
+    with sole_use(Path("mine"), "busy"):
         pass
 
 

@@ -24,9 +24,8 @@ from bayesdual.comparison import (
     command,
     ours,
     read_comparison,
-    store,
 )
-from bayesdual.configuration import arguments
+from bayesdual.configuration import arguments, sole_use
 
 MEMORY = "model.algorithm.init_args.memory_size"
 LR = "model.optimizer.init_args.lr_factor"
@@ -327,11 +326,11 @@ def gone(pids):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
-def test_a_killed_comparison_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    command = [sys.executable, "-m", "bayesdual", "compare", "--config", write(TINY), "--workers", "1"]
+def test_a_killed_comparison_goes_on_where_it_stopped(here):
+    config = write(with_("methods", value={"Replay": TINY["methods"]["Replay"], "joint": {"baseline": "joint"}}))
+    killed = [sys.executable, "-m", "bayesdual", "compare", "--config", config, "--workers", "1"]
     with open("log", "w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen(killed, stdout=log, stderr=log)
         try:
             deadline = time.monotonic() + 120
             while not kept() and time.monotonic() < deadline:
@@ -342,15 +341,14 @@ def test_a_killed_comparison_goes_on_where_it_stopped(tmp_path, monkeypatch):
             process.send_signal(signal.SIGKILL)
             process.wait()
     before = [run.name for run in kept()]
-    assert 0 < len(before) < 10 and workers
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == "" and "written to out: table.md" in done.stdout
+    assert 0 < len(before) < 6 and workers
+    status, out, err = call("--config", config)
+    assert (status, err) == (0, "") and "written to out: table.md" in out
     names = [json.loads(line)["name"] for line in Path("out/runs.jsonl").read_text().splitlines()]
-    assert names[: len(before)] == before and len(set(names)) == len(names) == 10, "no run was made again"
+    assert names[: len(before)] == before and len(set(names)) == len(names) == 6, "no run was made again"
     assert gone(workers), "the processes of the killed one are gone"
     rows = json.loads(Path("out/results.json").read_text())["rows"]
-    assert [row["runs"] for row in rows] == [2, 2, 2] and all(0.2 < row["average_accuracy"] < 1 for row in rows)
+    assert [row["runs"] for row in rows] == [2, 2] and all(0.15 < row["average_accuracy"] < 1 for row in rows)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
@@ -373,7 +371,7 @@ def test_ctrl_c_ends_all_processes_at_once(tmp_path, monkeypatch):
 
 
 def test_a_second_comparison_in_the_same_folder_is_refused(faked):
-    with store.sole_use(Path("out")):
+    with sole_use(Path("out"), "busy"):
         text = refused("--config", write(TINY))
     assert text == "another comparison is writing to out: wait for it, or give another --folder."
     assert call("--config", write(TINY))[0] == 0
