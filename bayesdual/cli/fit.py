@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 import shutil
@@ -21,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich import print as rich_print
 
 from bayesdual.cli.help import ALL, BriefHelp
+from bayesdual.cli.predictions import by_experience, evaluation_of, write_predictions
 from bayesdual.cli.run_directories import (
     CHECKPOINTS,
     RUNS,
@@ -46,9 +46,10 @@ from bayesdual.configuration import (
     run_of_config,
     sole_use,
 )
-from bayesdual.files import write_whole
+from bayesdual.files import write_json, write_whole
 from bayesdual.inspection import RunReport, StreamProgress, evaluation_table
 from bayesdual.learner import Learner, StreamCheckpoint, StreamDataModule
+from bayesdual.measures import Evaluation
 
 RANK_ZERO = "BAYESDUAL_RUN_DIR"  # environment variable through which the processes of a run share its directory
 
@@ -209,18 +210,24 @@ class Cli(LightningCLI):
 
     @rank_zero_only
     def after_validate(self) -> None:
-        rich_print(evaluation_table(self.model.latest_evaluation, "accuracy on the validation stream"))
+        self._show(self.model.latest_evaluation, "accuracy on the validation stream")
 
     @rank_zero_only
     def after_test(self) -> None:
-        rich_print(evaluation_table(self.model.latest_evaluation, "accuracy on the test stream"))
+        self._show(self.model.latest_evaluation, "accuracy on the test stream")
 
     def predict(self, **kwargs: Any) -> None:
-        """Writes one row per example of the test stream: experience, label, prediction and its probability."""
-        outputs = self.trainer.predict(**kwargs) or []
+        """Writes one row per example of the test stream, and what they come to."""
+        outputs = by_experience(self.trainer.predict(**kwargs) or [])
+        self._show(evaluation_of(outputs), "accuracy on the test stream")
         path = self.run_dir / "predictions.csv"
         write_whole(path, lambda temporary: write_predictions(temporary, outputs))
         print(f"predictions: {path}")
+
+    def _show(self, evaluation: Evaluation, title: str) -> None:
+        """Prints an evaluation, and leaves all of it beside the run's results."""
+        rich_print(evaluation_table(evaluation, title))
+        write_json(self.run_dir / f"{self._command}.json", evaluation)
 
     # -- run directories
 
@@ -255,16 +262,3 @@ class Cli(LightningCLI):
     def _has_begun(self) -> bool:
         trainer = getattr(self, "trainer", None)
         return trainer is not None and trainer.global_step > 0
-
-
-def write_predictions(path: Path, outputs: list[Any]) -> None:
-    """Writes what ``predict`` returned, a list of batches for each experience, as CSV."""
-    by_experience = outputs if outputs and isinstance(outputs[0], list) else [outputs]
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["experience", "label", "prediction", "probability"])
-        for i, batches in enumerate(by_experience):
-            for batch in batches:
-                probability, prediction = batch["probabilities"].max(dim=1)
-                rows = zip(batch["y"].tolist(), prediction.tolist(), probability.tolist(), strict=True)
-                writer.writerows([i + 1, y, k, f"{p:.6f}"] for y, k, p in rows)

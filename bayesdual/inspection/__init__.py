@@ -7,6 +7,7 @@ require("bayesdual.inspection", "all")
 from bayesdual.inspection.callbacks import RunReport, StreamProgress
 from bayesdual.inspection.figures import (
     accuracy_figure,
+    certainty_figure,
     is_images,
     losses_figure,
     memory_figure,
@@ -25,6 +26,7 @@ __all__ = [
     "StreamProgress",
     "accuracy_figure",
     "accuracy_tables",
+    "certainty_figure",
     "drawn",
     "evaluation_table",
     "figures_of",

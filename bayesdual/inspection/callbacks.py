@@ -21,7 +21,13 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from bayesdual import __version__, measures, sources
 from bayesdual.files import write_json, write_whole
-from bayesdual.inspection.figures import accuracy_figure, is_images, memory_figure, progress_figure
+from bayesdual.inspection.figures import (
+    accuracy_figure,
+    certainty_figure,
+    is_images,
+    memory_figure,
+    progress_figure,
+)
 from bayesdual.inspection.tables import accuracy_tables, summary
 from bayesdual.inspection.verdict import verdict
 from bayesdual.learner import Learner
@@ -127,6 +133,8 @@ class RunReport(Callback):
         self.console.print("\nAccuracy on each experience (columns) after learning each (rows):")
         self.console.print(*accuracy_tables(matrix), verdict(matrix), summary(results))
         figures = {"accuracy_matrix": accuracy_figure(matrix), "accuracy_over_time": progress_figure(matrix)}
+        if results["over_stream"]:
+            figures["certainty"] = certainty_figure(results["over_stream"])
         if memory.exemplars is not None and is_images(memory.exemplars.x):
             figures["memory"] = memory_figure(memory.exemplars)
         for name, figure in figures.items():

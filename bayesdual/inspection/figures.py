@@ -70,6 +70,43 @@ def progress_figure(matrix: measures.Matrix) -> Figure:
     return figure
 
 
+def certainty_figure(over_stream: Sequence[Mapping[str, Any]]) -> Figure:
+    """Whether it knows what it does not know: how sure, and how rightly, of old, new and unseen experiences.
+
+    Args:
+        over_stream: What :class:`bayesdual.learner.History` has of each evaluation.
+    """
+    figure = new_figure(12, 3)
+    panels = figure.subplots(1, 4)
+    for group, color in (("old", "#d95f02"), ("new", "#2a9d5c"), ("unseen", "#5b6770")):
+        rows = [row for row in over_stream if group in row]
+        steps = [row["after"] for row in rows]
+        for axes, key in zip(panels, ("nll", "ece", "entropy"), strict=False):
+            axes.plot(steps, [row[group][key] for row in rows], "o-", color=color, label=group)
+        if rows and "epistemic" in rows[0][group]:
+            own = [row[group]["epistemic"] for row in rows]
+            panels[2].plot(steps, own, "s--", color=color, ms=4, label="of the weights" if group == "old" else None)
+    apart = [(row["after"], row["told_apart"]["unseen"]) for row in over_stream if "unseen" in row["told_apart"]]
+    for key, look in (("entropy", "o-"), ("epistemic", "s--")):
+        told = [(step, scores[f"auroc_{key}"]) for step, scores in apart if f"auroc_{key}" in scores]
+        if told:
+            panels[3].plot(*zip(*told, strict=True), look, color="#5b6770", label=f"by {key}")
+    panels[0].set_yscale("log")
+    panels[3].axhline(0.5, color="black", lw=0.8, ls=":", label="by chance")
+    names = ("NLL, nats (log)", "ECE", "entropy, nats", "AUROC of unseen")
+    for axes, name in zip(panels, names, strict=True):
+        axes.set(xlabel="after experience", title=name)
+        if len(over_stream) <= WITH_NUMBERS:
+            axes.set_xticks([row["after"] for row in over_stream])
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[1:3]:
+        axes.set_ylim(bottom=0)
+    panels[3].set_ylim(0, 1.02)
+    panels[2].legend(fontsize=7)
+    panels[3].legend(fontsize=7, loc="lower left")
+    return figure
+
+
 def is_images(x: Tensor) -> bool:
     """Whether inputs (M, ...) look like images, of 1 or 3 channels."""
     return x.dim() == 4 and x.shape[1] in (1, 3)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bayesdual.inspection.figures import (
     accuracy_figure,
+    certainty_figure,
     is_images,
     losses_figure,
     memory_figure,
@@ -59,6 +60,8 @@ def figures_of(run: Run) -> Figures:
         "accuracy_over_time": progress_figure(matrix),
         "accuracy_lost": losses_figure(lost(matrix)),
     }
+    if run.results.get("over_stream"):
+        found["certainty"] = certainty_figure(run.results["over_stream"])
     if memory is not None and memory.exemplars is not None and is_images(memory.exemplars.x):
         found["memory"] = memory_figure(memory.exemplars)
     if posterior is not None and posterior.precision:
@@ -118,6 +121,9 @@ def _parts(run: Run, figures: Drawings) -> dict[str, str]:
         else:
             remembered += _weights(memory.exemplars)
     sure = f"<p>NLL {results['nll']:.4f} nats an example, ECE {results['ece']:.4f}, over all of the stream.</p>"
+    if "certainty" in figures:
+        caption = "How sure, and how rightly, of experiences that are old, new and unseen, after each."
+        sure += _figure(figures["certainty"], caption)
     if "posterior" in figures and posterior is not None:
         marks = "" if posterior.knows_data else " The data have left no mark on it."
         sure += _figure(figures["posterior"], f"The posterior: standard deviations by parameter, middle half.{marks}")

@@ -11,6 +11,17 @@ from rich.table import Table
 from bayesdual import measures
 
 COLUMNS = 10  # of the accuracy matrix, in 80 characters
+NAMES = {
+    "nll": "NLL",
+    "ece": "ECE",
+    "adaptive_ece": "adaptive ECE",
+    "brier": "Brier",
+    "aurc": "AURC",
+    "entropy": "entropy",
+    "aleatoric": "of the data",
+    "epistemic": "of the weights",
+}
+KINDS = {"unseen": "unseen, by entropy", "ood": "other data, by entropy"}
 
 
 def summary(results: dict[str, Any]) -> str:
@@ -58,14 +69,18 @@ def accuracy_tables(matrix: measures.Matrix) -> Iterator[Table]:
         yield table
 
 
-def evaluation_table(evaluation: dict[str, Any], title: str) -> Table:
-    """Accuracy of each experience, and their mean, NLL and ECE of all, for the terminal."""
+def evaluation_table(evaluation: measures.Evaluation, title: str) -> Table:
+    """Accuracy of each experience, their mean, and the measures of all, for the terminal."""
     accuracy = evaluation["accuracy"]
     table = Table("experience", title, box=box.SIMPLE_HEAD, padding=0)
     table.columns[1].justify = "right"
     for j, a in enumerate(accuracy):
         table.add_row(str(j + 1), f"{a:.4f}", end_section=j == len(accuracy) - 1)
-    rest = {"average": sum(accuracy) / len(accuracy), "NLL": evaluation["nll"], "ECE": evaluation["ece"]}
-    for name, value in rest.items():
-        table.add_row(name, f"{value:.4f}")
+    table.add_row("average", f"{sum(accuracy) / len(accuracy):.4f}")
+    for key, name in NAMES.items():
+        if key in evaluation["measures"]:
+            table.add_row(name, f"{evaluation['measures'][key]:.4f}")
+    for kind, apart in evaluation["told_apart"].items():
+        table.add_row(f"{KINDS[kind]}: AUROC", f"{apart['auroc_entropy']:.4f}")
+        table.add_row(f"{KINDS[kind]}: FPR95", f"{apart['fpr95_entropy']:.4f}")
     return table

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
+from bayesdual.learner.unfamiliar import unfamiliar_data
 from bayesdual.stream import (
     DatasetData,
     DatasetLoader,
@@ -35,6 +36,8 @@ class StreamDataModule(LightningDataModule):
         batch_size: New examples in a training batch of each process: N processes learn from N times as many in a step.
         evaluate_on: Stream that ``fit`` evaluates on after each experience: ``test``, or ``valid`` for tuning.
         workers: Processes that read data which is not held as tensors.
+        ood: Another benchmark, or what returns one, whose test data are of another kind: evaluations say how well they
+            are told from those learned. It is gone through in every evaluation.
 
     Raises:
         ValueError: ``epochs`` or ``batch_size`` is not positive, or the benchmark lacks the stream asked for.
@@ -47,6 +50,7 @@ class StreamDataModule(LightningDataModule):
         batch_size: int = 64,
         evaluate_on: str = "test",
         workers: int = 0,
+        ood: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("epochs", epochs), ("batch_size", batch_size)):
@@ -57,6 +61,7 @@ class StreamDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.evaluate_on = evaluate_on
         self.workers = workers
+        self._ood_given = ood
         self.experience = 0  # the one being learned
         self.epoch = 0  # of that experience, the one under way
         self._shuffle_seed = int(torch.randint(2**31, ()))
@@ -64,18 +69,13 @@ class StreamDataModule(LightningDataModule):
         self._classes_and_sizes: tuple[list[list[int]], list[int]] | None = None
         self._train: tuple[int, TensorData | DatasetData] | None = None
         self._evaluation: dict[str, list[TensorData | DatasetData]] = {}
+        self._ood: list[TensorData | DatasetData] = []
 
     @property
     def benchmark(self) -> Any:
         """The Avalanche benchmark, made when first asked for."""
         if self._benchmark is None:
-            made = self._given if hasattr(self._given, "train_stream") or not callable(self._given) else self._given()
-            if not hasattr(made, "train_stream"):
-                raise ValueError(
-                    f"data.benchmark gives {made!r:.80}, which is no Avalanche benchmark: name a callable that returns "
-                    "one, with streams train and test."
-                )
-            self._benchmark = made
+            self._benchmark = _made(self._given, "data.benchmark")
             for name in ("train", self.evaluate_on):
                 self.stream(name)
         return self._benchmark
@@ -124,38 +124,6 @@ class StreamDataModule(LightningDataModule):
         classes, sizes = self._classes_and_sizes
         return {"epochs": self.epochs, "classes": classes, "sizes": sizes}
 
-    def check_labels(self, n_logits: int) -> None:
-        """Sees that there is something to learn from and to evaluate on in every experience, with labels that can be.
-
-        Args:
-            n_logits: How many classes the network tells apart.
-
-        Raises:
-            ValueError: An experience is empty, is evaluated nowhere, or has a label that is not in 0..n_logits - 1.
-        """
-        about, evaluated = self.describe(), self.evaluation_data(self.evaluate_on)
-        for number, (size, classes) in enumerate(zip(about["sizes"], about["classes"], strict=True), start=1):
-            name = f"experience {number} of data.benchmark"
-            if size == 0:
-                raise ValueError(f"{name} has no training examples: leave it out.")
-            if min(classes) < 0:
-                raise ValueError(f"{name} has the label {min(classes)}: labels are 0, 1, and so on.")
-        if len(evaluated) != self.n_experiences:
-            raise ValueError(
-                f"data.benchmark has {self.n_experiences} experiences to learn and {len(evaluated)} in the stream "
-                f"{self.evaluate_on!r}: give as many, to evaluate each."
-            )
-        for number, data in enumerate(evaluated, start=1):
-            name = f"experience {number} of the stream {self.evaluate_on!r} of data.benchmark"
-            if len(data) == 0:
-                raise ValueError(f"{name} has no examples: give it some to evaluate on.")
-            low, high = int(data.y.min()), int(data.y.max())
-            if low < 0 or high >= n_logits:
-                raise ValueError(
-                    f"{name} has the label {low if low < 0 else high}, but model.network tells the classes 0 to "
-                    f"{n_logits - 1} apart."
-                )
-
     def train_data(self) -> TensorData | DatasetData:
         """The training data of the current experience (of the last one, once all are learned).
 
@@ -191,6 +159,13 @@ class StreamDataModule(LightningDataModule):
             self._evaluation[stream] = data
         return self._evaluation[stream]
 
+    @property
+    def ood_data(self) -> list[TensorData | DatasetData]:
+        """The data of another kind, read once; empty where none are given. Errors as :func:`unfamiliar_data`."""
+        if self._ood_given is not None and not self._ood:
+            self._ood = unfamiliar_data(_made(self._ood_given, "data.ood"), self.evaluation_data("test"))
+        return self._ood
+
     # -- what Lightning calls
 
     def train_dataloader(self) -> TensorLoader | DatasetLoader:
@@ -199,12 +174,13 @@ class StreamDataModule(LightningDataModule):
 
     def val_dataloader(self) -> list[TensorLoader | DatasetLoader]:
         validating = self.trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING
-        return self._evaluation_loaders("valid" if validating else self.evaluate_on)
+        return self._evaluation_loaders("valid" if validating else self.evaluate_on, self.ood_data)
 
     def test_dataloader(self) -> list[TensorLoader | DatasetLoader]:
-        return self._evaluation_loaders("test")
+        return self._evaluation_loaders("test", self.ood_data)
 
-    predict_dataloader = test_dataloader
+    def predict_dataloader(self) -> list[TensorLoader | DatasetLoader]:
+        return self._evaluation_loaders("test")
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -234,10 +210,12 @@ class StreamDataModule(LightningDataModule):
         self.epoch = state_dict["epoch"]
         self._shuffle_seed = state_dict["shuffle_seed"]
 
-    def _evaluation_loaders(self, stream: str) -> list[TensorLoader | DatasetLoader]:
+    def _evaluation_loaders(
+        self, stream: str, beside: Sequence[TensorData | DatasetData] = ()
+    ) -> list[TensorLoader | DatasetLoader]:
         return [
             self._loader(data, EVALUATION_BATCH if isinstance(data, TensorData) else self.batch_size)
-            for data in self.evaluation_data(stream)
+            for data in (*self.evaluation_data(stream), *beside)
         ]
 
     def _loader(
@@ -248,6 +226,17 @@ class StreamDataModule(LightningDataModule):
         if isinstance(data, TensorData):
             return TensorLoader(data, batch_size, seed, rank, ranks)
         return DatasetLoader(data, batch_size, seed, rank, ranks, self.workers)
+
+
+def _made(given: Any, key: str) -> Any:
+    """The benchmark that is given, or that what is given returns."""
+    made = given if hasattr(given, "train_stream") or not callable(given) else given()
+    if not hasattr(made, "train_stream"):
+        raise ValueError(
+            f"{key} gives {made!r:.80}, which is no Avalanche benchmark: name a callable that returns one, with "
+            "streams train and test."
+        )
+    return made
 
 
 def _refuse_not_finite(data: TensorData | DatasetData, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What a run has shown so far: accuracies, calibration and where the time went. It travels in the checkpoint."""
+"""What a run has shown so far: accuracies, how sure it was, and where the time went. It travels in the checkpoint."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 
 from bayesdual import measures
 
+GROUPS = ("old", "new", "unseen")  # experiences, as they stand to the one learned last
+OVER_STREAM = ("nll", "ece", "entropy", "aleatoric", "epistemic")
+
 
 class History:
     """Evaluations after each experience, and clocks that go on where a stopped run left them.
@@ -18,6 +21,9 @@ class History:
         untrained: Accuracy of the untrained network on each experience; empty if it was not evaluated.
         nll: Negative log-likelihood on the whole stream in the latest evaluation, nats per example.
         ece: Expected calibration error there, between 0 and 1.
+        measures: All measures there, and ``told_apart``: how well unseen experiences and data of another kind are told
+            from those learned.
+        over_stream: The measures after each experience, of ``old``, ``new`` and ``unseen`` ones, and ``told_apart``.
         seconds: Wall time by activity: ``total``, ``evaluation`` and ``memory``.
     """
 
@@ -26,6 +32,8 @@ class History:
         self.untrained: list[float] = []
         self.nll = float("nan")
         self.ece = float("nan")
+        self.measures: dict[str, Any] = {}
+        self.over_stream: list[dict[str, Any]] = []
         self.seconds = {"total": 0.0, "evaluation": 0.0, "memory": 0.0}
         self._started: dict[str, float] = {}
 
@@ -33,6 +41,24 @@ class History:
         """Adds the evaluation after an experience."""
         self.accuracy.append(evaluation["accuracy"])
         self.nll, self.ece = evaluation["nll"], evaluation["ece"]
+        apart = {"told_apart": evaluation["told_apart"]}
+        self.measures = {**evaluation["measures"], **apart}
+        if evaluation["groups"]:
+            self.over_stream.append({"after": len(self.accuracy), **evaluation["groups"], **apart})
+
+    def scalars(self) -> dict[str, float]:
+        """What a logger is given of the latest evaluation."""
+        matrix = self.accuracy
+        groups = self.over_stream[-1] if self.over_stream else {}
+        return {
+            **{f"accuracy/experience_{j + 1}": a for j, a in enumerate(matrix[-1])},
+            "average_accuracy": measures.average_accuracy(matrix),
+            "average_accuracy_seen": measures.average_seen_accuracy(matrix),
+            "forgetting": measures.forgetting(matrix),
+            "nll": self.nll,
+            "ece": self.ece,
+            **{f"{key}/{g}": groups[g][key] for g in GROUPS if g in groups for key in OVER_STREAM if key in groups[g]},
+        }
 
     def start(self, activity: str) -> None:
         """Starts a clock."""
@@ -67,6 +93,8 @@ class History:
             "accuracy_untrained": self.untrained,
             "nll": self.nll,
             "ece": self.ece,
+            **self.measures,
+            "over_stream": self.over_stream,
             **{f"seconds_{name}": value for name, value in self.seconds.items()},
             "seconds_training": training,
         }
@@ -78,6 +106,8 @@ class History:
             "untrained": self.untrained,
             "nll": self.nll,
             "ece": self.ece,
+            "measures": self.measures,
+            "over_stream": self.over_stream,
             "seconds": {name: value + running.get(name, 0.0) for name, value in self.seconds.items()},
         }
 

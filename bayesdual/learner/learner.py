@@ -22,11 +22,12 @@ from bayesdual.files import is_damaged
 from bayesdual.ivon import IVONByRule, IVONCallback
 from bayesdual.learner.datamodule import StreamDataModule
 from bayesdual.learner.history import History
+from bayesdual.learner.labels import check_labels
 from bayesdual.learner.supported import refuse_unsupported, save_at_epoch_ends
 from bayesdual.memory import IMPOSSIBLE
 from bayesdual.models import evaluating
 from bayesdual.posterior import Posterior
-from bayesdual.prediction import PredictionName, check_last_layer, prediction_by
+from bayesdual.prediction import Predicted, PredictionName, check_last_layer, prediction_by
 from bayesdual.random_state import random_state, set_random_state
 from bayesdual.schedule import lower_learning_rate
 from bayesdual.stream import Batch, normalise, task_classes
@@ -102,8 +103,8 @@ class Learner(LightningModule):
         logits = self.network(x)
         return logits if self.task_mask is None else logits.masked_fill(~self.task_mask[t], IMPOSSIBLE)
 
-    def probabilities(self, x: Tensor, t: Tensor) -> Tensor:
-        """Class probabilities by the chosen prediction, shape (B, C); until a stream is learned, by the mean.
+    def predicted(self, x: Tensor, t: Tensor) -> Predicted:
+        """Class probabilities by the chosen prediction; until a stream is learned, by the mean.
 
         Raises:
             ValueError: The prediction needs a posterior that there is not.
@@ -148,7 +149,7 @@ class Learner(LightningModule):
                 f"model.network gives {n_logits} logits but data.benchmark has {n_classes} classes: "
                 "give the network as many."
             )
-        stream.check_labels(n_logits)
+        check_labels(stream, n_logits)
         if self._uses_posterior:
             self._check_posterior(sample)
         if not self._takes_task_labels:
@@ -286,11 +287,14 @@ class Learner(LightningModule):
                     self.network, self, self.stream.train_data(), self.stream.experience, self.posterior(), self.device
                 )
         self.history.start("evaluation")
-        self._metric = measures.StreamMetric(self.stream.n_experiences).to(self.device)
+        stream, fitting = self.stream, trainer.state.fn == TrainerFn.FITTING
+        learned = stream.experience if fitting else max(stream.experience, len(self.history.accuracy)) - 1
+        self._metric = measures.StreamMetric(stream.n_experiences, learned).to(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         x, y, t = batch
-        self._metric.update(self.probabilities(x, t), y, dataloader_idx)
+        p, aleatoric = self.predicted(x, t)
+        self._metric.update(p, y, dataloader_idx, aleatoric)
 
     def on_validation_end(self) -> None:
         self.latest_evaluation = evaluation = self._metric.compute()
@@ -302,13 +306,7 @@ class Learner(LightningModule):
             self.history.untrained = self.history.untrained or evaluation["accuracy"]
         elif self.trainer.state.fn == TrainerFn.FITTING:
             self.history.record(evaluation)
-            matrix = self.history.accuracy
-            self._log(
-                {f"accuracy/experience_{j + 1}": a for j, a in enumerate(matrix[-1])}
-                | {"average_accuracy": measures.average_accuracy(matrix), "forgetting": measures.forgetting(matrix)}
-                | {"average_accuracy_seen": measures.average_seen_accuracy(matrix)}
-                | {"nll": self.history.nll, "ece": self.history.ece}
-            )
+            self._log(self.history.scalars())
 
     on_test_start = on_validation_start
     test_step = validation_step
@@ -316,10 +314,10 @@ class Learner(LightningModule):
     def on_test_end(self) -> None:
         self.latest_evaluation = self._metric.compute()
 
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Returns ``probabilities`` (B, C) and labels ``y`` (B,)."""
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor | None]:
+        """Returns ``probabilities`` (B, C), labels ``y`` (B,) and, by a posterior, ``aleatoric`` entropy (B,)."""
         x, y, t = batch
-        return {"probabilities": self.probabilities(x, t), "y": y}
+        return {**self.predicted(x, t)._asdict(), "y": y}
 
     # -- checkpoints
 

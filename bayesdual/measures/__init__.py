@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bayesdual.lazy import attach
-from bayesdual.measures.calibration import adaptive_ece, aurc, brier
+from bayesdual.measures.answers import Answers, Measured, answers_of, measured, told_apart
+from bayesdual.measures.calibration import CALIBRATION_BINS, adaptive_ece, aurc, brier, ece
 from bayesdual.measures.continual import (
     Evaluation,
     Matrix,
@@ -20,25 +21,30 @@ from bayesdual.measures.out_of_distribution import ood_auroc, ood_fpr
 
 __all__ = [
     "CALIBRATION_BINS",
+    "Answers",
     "Entropy",
     "Evaluation",
     "Matrix",
+    "Measured",
     "StreamMetric",
     "adaptive_ece",
+    "answers_of",
     "aurc",
     "average_accuracy",
     "average_seen_accuracy",
     "backward_transfer",
     "brier",
+    "ece",
     "forgetting",
     "forward_transfer",
+    "measured",
     "ood_auroc",
     "ood_fpr",
     "split_entropy",
+    "told_apart",
 ]
 
 if TYPE_CHECKING:
-    from bayesdual.measures.stream_metric import CALIBRATION_BINS, StreamMetric
+    from bayesdual.measures.stream_metric import StreamMetric
 else:
-    _LAZY = dict.fromkeys(("CALIBRATION_BINS", "StreamMetric"), "stream_metric")
-    __getattr__, __dir__ = attach(__name__, _LAZY, {"stream_metric": "lightning"})
+    __getattr__, __dir__ = attach(__name__, {"StreamMetric": "stream_metric"}, {"stream_metric": "lightning"})

@@ -1,17 +1,17 @@
 """Whether a classifier's probabilities mean what they say.
 
-With c = max_k p_k the confidence, a whether the likeliest class is right, and bins b of as many of the n examples each,
-in the order of c:
+With c = max_k p_k the confidence, a whether the likeliest class is right, and bins b of n_b of the n examples each:
 
-    adaptive ECE  sum_b n_b/n |mean a - mean c|
+    ECE           sum_b n_b/n |mean a - mean c|,    bins of equal width in c
+    adaptive ECE  the same,                         bins of as many examples each, in the order of c
     Brier         mean of sum_k (p_k - 1[y = k])^2
     AURC          mean over i of the share of errors among the i most confident: 0 where all are right, and small where
                   errors come last
 
-The ECE over bins of equal width is ``StreamMetric``'s: TorchMetrics' last bin leaves out a confidence of exactly 1. It
-has none of these.
+TorchMetrics' ECE leaves out a confidence of exactly 1, which is in no bin of its; it has none of the others.
 
-Sources: Nixon et al., CVPR workshops 2019 (adaptive); Geifman, Uziel & El-Yaniv, ICLR 2019 (AURC).
+Sources: Guo et al., ICML 2017 (ECE); Nixon et al., CVPR workshops 2019 (adaptive); Geifman, Uziel & El-Yaniv, ICLR 2019
+(AURC).
 """
 
 from __future__ import annotations
@@ -19,38 +19,63 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+CALIBRATION_BINS = 15
 
-def adaptive_ece(p: Tensor, y: Tensor, bins: int = 15) -> float:
-    """Expected calibration error over bins with as many examples each.
+
+def ece(p: Tensor, y: Tensor, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error over bins of equal width.
 
     Args:
         p: Class probabilities, shape (B, C).
         y: Labels, shape (B,).
         bins: Number of bins.
     """
-    confidence, right = _confidence(p, y)
-    order = confidence.argsort(stable=True)
-    gaps = (right - confidence)[order].tensor_split(bins)
-    return float(torch.stack([part.sum() for part in gaps]).abs().sum() / len(y))
+    return gap_by_width(*confidence_and_right(p, y), bins)
+
+
+def adaptive_ece(p: Tensor, y: Tensor, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error over bins with as many examples each. Arguments are those of :func:`ece`."""
+    return gap_by_count(*confidence_and_right(p, y), bins)
 
 
 def brier(p: Tensor, y: Tensor) -> float:
-    """Brier score, between 0 and 2. Arguments are those of :func:`adaptive_ece`."""
-    labels = torch.nn.functional.one_hot(y, p.shape[1])
-    return float((p.double() - labels).square().sum(1).mean())
+    """Brier score, between 0 and 2. Arguments are those of :func:`ece`."""
+    return float(squared_distance(p, y).mean())
 
 
 def aurc(p: Tensor, y: Tensor) -> float:
     """Area under the curve of risk and coverage; of equal confidences the order given counts.
 
-    Arguments are those of :func:`adaptive_ece`.
+    Arguments are those of :func:`ece`.
     """
-    confidence, right = _confidence(p, y)
-    wrong = (1 - right)[confidence.argsort(descending=True, stable=True)]
-    return float((wrong.cumsum(0) / torch.arange(1, len(y) + 1, device=y.device)).mean())
+    return risk_of_confident(*confidence_and_right(p, y))
 
 
-def _confidence(p: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The confidence of each example, and whether it is right (1 or 0), in float64."""
+# ---- The same of numbers that are kept of each example, all of shape (B,) and in float64 --------------------
+
+
+def confidence_and_right(p: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The confidence of each example, and whether it is right (1 or 0)."""
     confidence, predicted = p.double().max(1)
     return confidence, (predicted == y).double()
+
+
+def squared_distance(p: Tensor, y: Tensor) -> Tensor:
+    """The squared distance of probabilities (B, C) from the labels (B,)."""
+    return (p.double() - torch.nn.functional.one_hot(y, p.shape[1])).square().sum(1)
+
+
+def gap_by_width(confidence: Tensor, right: Tensor, bins: int = CALIBRATION_BINS) -> float:
+    place = (confidence.nan_to_num() * bins).long().clamp_max(bins - 1)
+    gaps = torch.zeros(bins, dtype=torch.float64, device=right.device).index_add_(0, place, right - confidence)
+    return float(gaps.abs().sum() / len(right))
+
+
+def gap_by_count(confidence: Tensor, right: Tensor, bins: int = CALIBRATION_BINS) -> float:
+    gaps = (right - confidence)[confidence.argsort(stable=True)].tensor_split(bins)
+    return float(torch.stack([part.sum() for part in gaps]).abs().sum() / len(right))
+
+
+def risk_of_confident(confidence: Tensor, right: Tensor) -> float:
+    wrong = (1 - right)[confidence.argsort(descending=True, stable=True)]
+    return float((wrong.cumsum(0) / torch.arange(1, len(right) + 1, device=right.device)).mean())

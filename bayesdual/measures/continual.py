@@ -8,9 +8,6 @@ al., ECCV 2018):
     forgetting         F   = 1/(E-1) sum_{j<E-1}  max_{j<=i<E-1} R[i, j] - R[E-1, j]
     backward transfer  BWT = 1/(E-1) sum_{j<E-1}  R[E-1, j] - R[j, j]
     forward transfer   FWT = 1/(E-1) sum_{j>0}    R[j-1, j] - b[j]
-
-Calibration (Guo et al., ICML 2017), over bins of the confidence c = max_k p_k, with n_b examples, mean confidence
-c_b and accuracy a_b in bin b:    ECE = sum_b n_b/n |a_b - c_b|.
 """
 
 from __future__ import annotations
@@ -18,16 +15,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict
 
+from bayesdual.measures.answers import Measured
+
 Matrix = Sequence[Sequence[float]]
 """Accuracies, a row after each experience, a column for each experience that is evaluated."""
 
 
 class Evaluation(TypedDict):
-    """What is measured of a stream: accuracy of each experience (NaN where no example was seen), NLL (nats), ECE."""
+    """What is measured of a stream.
+
+    Attributes:
+        accuracy: Of each experience; NaN where no example was seen.
+        nll: Of all examples, nats.
+        ece: Of all examples.
+        measures: All measures of all examples, as :func:`bayesdual.measures.measured` names them.
+        groups: The same of the experiences that are ``old``, ``new`` and ``unseen``, of those that there are.
+        told_apart: How well ``unseen`` experiences, and data of another kind (``ood``), are told from those learned, as
+            :func:`bayesdual.measures.told_apart` names it.
+    """
 
     accuracy: list[float]
     nll: float
     ece: float
+    measures: Measured
+    groups: dict[str, Measured]
+    told_apart: dict[str, Measured]
 
 
 def average_accuracy(accuracy: Matrix) -> float:

@@ -1,65 +1,69 @@
-"""Accuracy, NLL and ECE of a stream, as sums that reduce over any number of processes."""
+"""What is measured of the answers to a stream, of its experiences and of data of another kind, in one pass."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
+from bayesdual.measures.answers import Answers, answers_of, measured, told_apart
 from bayesdual.measures.continual import Evaluation
-
-CALIBRATION_BINS = 15
 
 
 class StreamMetric(Metric):
-    """Accuracy of each experience, and NLL and ECE of the whole stream; exact over any number of ranks.
+    """Accuracy of each experience, and all measures of the whole stream and of its old, new and unseen experiences.
 
-    State is sums only, so that ranks (and shards of unequal size) reduce by addition.
+    State is a few numbers of each example, which ranks (and shards of unequal size) join.
+
+    Args:
+        n_experiences: Of the stream; what comes as a later one is data of another kind, whose labels mean nothing.
+        learned: The experience that was learned last, counted from 0; -1: none. None: old, new and unseen ones are not
+            told apart.
     """
 
     full_state_update = False
-    correct: Tensor
-    count: Tensor
-    nll_sum: Tensor
-    bin_count: Tensor
-    bin_correct: Tensor
-    bin_confidence: Tensor
+    rows: list[Tensor] | Tensor
 
-    def __init__(self, n_experiences: int) -> None:
+    def __init__(self, n_experiences: int, learned: int | None = None) -> None:
         super().__init__()
-        for name, size in (
-            ("correct", n_experiences),
-            ("count", n_experiences),
-            ("nll_sum", 1),
-            ("bin_count", CALIBRATION_BINS),
-            ("bin_correct", CALIBRATION_BINS),
-            ("bin_confidence", CALIBRATION_BINS),
-        ):
-            self.add_state(name, torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+        self.n_experiences = n_experiences
+        self.learned = learned
+        self.add_state("rows", [], dist_reduce_fx="cat")
 
-    def update(self, probabilities: Tensor, y: Tensor, experience: int) -> None:
+    def update(self, probabilities: Tensor, y: Tensor, experience: int, aleatoric: Tensor | None = None) -> None:
         """Adds a batch.
 
         Args:
             probabilities: Predicted class probabilities, shape (B, C).
             y: Labels, shape (B,).
             experience: Index of the experience that the batch is from.
+            aleatoric: See :func:`bayesdual.measures.answers_of`.
         """
-        confidence, predicted = probabilities.max(dim=1)
-        correct = (predicted == y).double()
-        self.correct[experience] += correct.sum()
-        self.count[experience] += len(y)
-        self.nll_sum -= probabilities.gather(1, y[:, None]).double().clamp_min(1e-38).log().sum()
-        bins = (confidence.nan_to_num() * CALIBRATION_BINS).long().clamp_max(CALIBRATION_BINS - 1)
-        self.bin_count.index_add_(0, bins, torch.ones_like(correct))
-        self.bin_correct.index_add_(0, bins, correct)
-        self.bin_confidence.index_add_(0, bins, confidence.double())
+        known = y if experience < self.n_experiences else torch.zeros_like(y)
+        kept = answers_of(probabilities, known, aleatoric)
+        place = torch.full_like(kept.confidence, experience)
+        assert isinstance(self.rows, list), "only a metric that is joined over processes holds a tensor"
+        self.rows.append(torch.stack([place, *kept], 1))
 
     def compute(self) -> Evaluation:
         """Returns what the batches so far come to, of all ranks together."""
-        total = self.count.sum()
+        place, *columns = dim_zero_cat(self.rows).unbind(1)
+        kept, n, learned = Answers(*columns), self.n_experiences, self.learned
+        of_all = measured(kept.where(place < n))
+        last = n - 1 if learned is None else learned
+        seen, unseen = place <= last, (place > last) & (place < n)
+        groups = {} if learned is None else {"old": place < last, "new": place == last, "unseen": unseen}
+        others = {"unseen": unseen, "ood": place >= n}
         return {
-            "accuracy": (self.correct / self.count).tolist(),
-            "nll": (self.nll_sum / total).item(),
-            "ece": ((self.bin_correct - self.bin_confidence).abs().sum() / total).item(),
+            "accuracy": [float(kept.right[place == j].mean()) for j in range(n)],
+            "nll": of_all["nll"],
+            "ece": of_all["ece"],
+            "measures": of_all,
+            "groups": {name: measured(kept.where(mask)) for name, mask in groups.items() if mask.any()},
+            "told_apart": {
+                name: told_apart(kept.where(seen), kept.where(mask))
+                for name, mask in others.items()
+                if mask.any() and seen.any()
+            },
         }

@@ -11,6 +11,7 @@ from bayesdual.posterior import Posterior
 from bayesdual.prediction.last_layer import check_last_layer
 from bayesdual.prediction.linearised import Linearised, probit
 from bayesdual.prediction.mean import ByMean
+from bayesdual.prediction.predicted import Predicted
 from bayesdual.prediction.samples import BySamples
 from bayesdual.prediction.temperature import fit_temperature
 from bayesdual.prediction.vector_scaling import fit_vector_scaling
@@ -20,11 +21,11 @@ PredictionName = Literal["mean", "samples", "linearised"]
 
 
 class Prediction(Protocol):
-    """Class probabilities (B, C) of inputs."""
+    """What is said of inputs."""
 
     def __call__(
         self, module: nn.Module, predict: Predict, posterior: Posterior | None, x: Tensor, t: Tensor
-    ) -> Tensor:
+    ) -> Predicted:
         """Predicts.
 
         Args:
@@ -60,6 +61,7 @@ __all__ = [
     "ByMean",
     "BySamples",
     "Linearised",
+    "Predicted",
     "Prediction",
     "PredictionName",
     "check_last_layer",

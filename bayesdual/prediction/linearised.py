@@ -1,6 +1,7 @@
 """Prediction by the exact variance of the logits that is due to the last layer, in one forward pass.
 
     p = softmax(f / sqrt(1 + pi v / 8)),    v_c = phi^T [H^-1]_cc phi
+    aleatoric = mean over draws of H(softmax(f + sqrt(v) e)),    e ~ N(0, I), the same for every input
 
 with H the precision of all weights of the last layer jointly (``bayesdual/posterior/last_layer.py``). In the last layer
 the network is linear, so that the logits are Gaussian without an approximation.
@@ -17,10 +18,15 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
+from bayesdual.measures import split_entropy
 from bayesdual.posterior import Posterior
 from bayesdual.prediction.last_layer import logits_and_features
+from bayesdual.prediction.predicted import Predicted
+
+DRAWS = 32  # of logits, for the entropy
 from bayesdual.stream import Predict
 
 
@@ -29,9 +35,11 @@ class Linearised:
 
     def __call__(
         self, module: nn.Module, predict: Predict, posterior: Posterior | None, x: Tensor, t: Tensor
-    ) -> Tensor:
+    ) -> Predicted:
         last, f, phi = logits_and_features(module, predict, posterior, x, t)
-        return probit(f, last.variance(phi)).softmax(1)
+        v = last.variance(phi)
+        e = torch.randn(DRAWS, 1, f.shape[1], generator=torch.Generator().manual_seed(0)).to(f)
+        return Predicted(probit(f, v).softmax(1), split_entropy((f + v.sqrt() * e).softmax(2)).aleatoric)
 
 
 def probit(f: Tensor, v: Tensor) -> Tensor:

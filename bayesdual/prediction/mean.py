@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from bayesdual.posterior import Posterior
+from bayesdual.prediction.predicted import Predicted
 from bayesdual.stream import Predict
 
 
@@ -13,5 +14,5 @@ class ByMean:
 
     def __call__(
         self, module: nn.Module, predict: Predict, posterior: Posterior | None, x: Tensor, t: Tensor
-    ) -> Tensor:
-        return predict(x, t).softmax(1)
+    ) -> Predicted:
+        return Predicted(predict(x, t).softmax(1))

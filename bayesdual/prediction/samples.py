@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from torch import Generator, Tensor, nn
 
+from bayesdual.measures import split_entropy
 from bayesdual.posterior import Posterior
 from bayesdual.prediction.last_layer import logits_and_features
+from bayesdual.prediction.predicted import Predicted
 from bayesdual.stream import Predict
 
 
@@ -31,7 +33,8 @@ class BySamples:
 
     def __call__(
         self, module: nn.Module, predict: Predict, posterior: Posterior | None, x: Tensor, t: Tensor
-    ) -> Tensor:
+    ) -> Predicted:
         last, f, phi = logits_and_features(module, predict, posterior, x, t)
         generator = Generator().manual_seed(0)  # the same weights for each batch, and nothing else draws otherwise
-        return (f + last.deviations(phi, self.samples, generator)).softmax(2).mean(0)
+        p = (f + last.deviations(phi, self.samples, generator)).softmax(2)
+        return Predicted(p.mean(0), split_entropy(p).aleatoric)

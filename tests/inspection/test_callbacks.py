@@ -42,7 +42,7 @@ def test_a_run_leaves_results_the_memory_and_figures(tmp_path, capsys):
         "results.json",
         "memory.safetensors",
         "posterior.safetensors",
-        *(f"{name}.png" for name in ("accuracy_matrix", "accuracy_over_time", "memory")),
+        *(f"{name}.png" for name in ("accuracy_matrix", "accuracy_over_time", "certainty", "memory")),
     }
     assert all((tmp_path / name).read_bytes()[1:4] == b"PNG" for name in names if name.endswith(".png"))
     out = capsys.readouterr().out

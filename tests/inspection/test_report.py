@@ -28,7 +28,7 @@ def test_the_page_has_the_numbers_of_the_results_and_asks_no_other_host(finished
     for key in ("average_accuracy", "forgetting", "nll", "ece"):
         assert f"<td>{results[key]:.4f}</td>" in page
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page) and "http" not in re.sub(r"base64,[^\"]*", "", page)
-    assert "blobs &lt;1&gt;" in page and len(re.findall(r"<img alt=\"[^\"]+\"", page)) == 7
+    assert "blobs &lt;1&gt;" in page and len(re.findall(r"<img alt=\"[^\"]+\"", page)) == 8
     names = {path.name for path in (directory / "report").iterdir()}
     assert {"memory.png", "memory.svg", "posterior.png", "accuracy_lost.png", "bytes.svg"} < names
     assert "of its best on each experience, " in capsys.readouterr().out

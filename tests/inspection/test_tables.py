@@ -1,11 +1,14 @@
 """Tables for the terminal say what was measured, in 80 characters."""
 
 import io
+import math
 
 import pytest
+import torch
 from rich.console import Console
 
 from bayesdual.inspection import accuracy_tables, evaluation_table, summary
+from bayesdual.measures import StreamMetric
 
 RESULTS = {
     "average_accuracy": 0.91234,
@@ -57,12 +60,23 @@ def test_many_experiences_are_tables_of_ten_and_the_mean_stands_in_the_last(expe
 
 
 def test_an_evaluation_has_a_row_for_each_experience_and_the_means():
-    rows = printed(evaluation_table({"accuracy": [0.5, 1.0], "nll": 0.3, "ece": 0.02}, "accuracy on test"))
+    p = torch.tensor([[0.75, 0.25]]).repeat(4, 1)
+    metric = StreamMetric(2)
+    metric.update(p[:2], torch.tensor([0, 1]), 0)
+    metric.update(p[2:], torch.tensor([0, 0]), 1)
+    metric.update(torch.full((2, 2), 0.5), torch.tensor([7, 7]), 2)  # of another kind
+    rows = printed(evaluation_table(metric.compute(), "accuracy on test"))
     assert rows == [
         ["experience", "accuracy", "on", "test"],
         ["1", "0.5000"],
         ["2", "1.0000"],
         ["average", "0.7500"],
-        ["NLL", "0.3000"],
-        ["ECE", "0.0200"],
+        ["NLL", f"{-(3 * math.log(0.75) + math.log(0.25)) / 4:.4f}"],
+        ["ECE", "0.0000"],
+        ["adaptive", "ECE", "0.3750"],  # a bin of each example
+        ["Brier", f"{(3 * 2 * 0.25**2 + 2 * 0.75**2) / 4:.4f}"],
+        ["AURC", f"{(1 / 2 + 1 / 3 + 1 / 4) / 4:.4f}"],
+        ["entropy", f"{-0.75 * math.log(0.75) - 0.25 * math.log(0.25):.4f}"],
+        ["other", "data,", "by", "entropy:", "AUROC", "1.0000"],
+        ["other", "data,", "by", "entropy:", "FPR95", "0.0000"],
     ]

@@ -1,6 +1,7 @@
 """Predictions by a posterior, by hand; and what they refuse."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def known():
 
 def test_linearised_by_hand():
     network, posterior = known()
-    p = prediction_by("linearised")(network, lambda x, t: network(x), posterior, X, T)
+    p = prediction_by("linearised")(network, lambda x, t: network(x), posterior, X, T).probabilities
     # H = .5 I + 4 [[1, -1], [-1, 1]] / 4 (x) [[4, 0], [0, 0]]: of input 0 [[4.5, -4], [-4, 4.5]], of input 1 .5 I
     first = 4.5 / (4.5**2 - 4**2)
     for row, (a, b) in zip(p, X.tolist(), strict=True):
@@ -35,21 +36,37 @@ def test_linearised_by_hand():
 def test_samples_approach_the_mean_over_gaussian_logits():
     network, posterior = known()
     last = posterior.last_layer
-    p = prediction_by("samples", 50_000)(network, lambda x, t: network(x), posterior, X, T)
+    p = prediction_by("samples", 50_000)(network, lambda x, t: network(x), posterior, X, T).probabilities
     covariance = torch.linalg.inv(last.precision()).view(2, 2, 2, 2)
     for i, x in enumerate(X):
         cov = torch.einsum("i,cidj,j->cd", x, covariance, x)
         gap, spread = float(x[0] - x[1]), float(cov[0, 0] + cov[1, 1] - 2 * cov[0, 1]) ** 0.5
         z = torch.randn(200_000, generator=torch.Generator().manual_seed(i))
         assert float(p[i, 0]) == pytest.approx(float((gap + spread * z).sigmoid().mean()), abs=0.01)
-    again = prediction_by("samples", 50_000)(network, lambda x, t: network(x), posterior, X, T)
+    again = prediction_by("samples", 50_000)(network, lambda x, t: network(x), posterior, X, T).probabilities
     assert torch.equal(p, again)
 
 
 def test_the_mean_needs_no_posterior():
     network, _ = known()
     predict = lambda x, t: network(x)  # noqa: E731
-    assert torch.equal(prediction_by("mean")(network, predict, None, X, T), predict(X, T).softmax(1))
+    p, aleatoric = prediction_by("mean")(network, predict, None, X, T)
+    assert torch.equal(p, predict(X, T).softmax(1)) and aleatoric is None
+
+
+@pytest.mark.parametrize("name", ["samples", "linearised"])
+def test_the_entropy_of_uncertain_weights_is_split_and_each_input_is_for_itself(name):
+    network, posterior = known()
+    predict = lambda x, t: network(x)  # noqa: E731
+    p, aleatoric = prediction_by(name, 2000)(network, predict, posterior, X, T)
+    total = torch.special.entr(p).sum(1)
+    assert float(aleatoric[1]) == pytest.approx(math.log(2), abs=1e-6)  # an input of zeros: no weight matters
+    assert bool((aleatoric[[0, 2]] < total[[0, 2]] - 0.02).all())
+    alone = prediction_by(name, 2000)(network, predict, posterior, X[2:], T[2:])
+    assert torch.allclose(alone.aleatoric, aleatoric[2:], atol=1e-6)
+    sure = Posterior(posterior.mean, {}, 1e9, replace(posterior.last_layer, prior_precision=1e9))
+    p, aleatoric = prediction_by(name)(network, predict, sure, X, T)
+    assert torch.allclose(aleatoric, torch.special.entr(p).sum(1), atol=1e-4)
 
 
 def test_classes_that_cannot_be_stay_impossible_and_variance_makes_less_sure():

@@ -1,0 +1,51 @@
+"""What ``predict`` writes and says of what the learner returned: batches of each experience."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bayesdual.measures import Evaluation, StreamMetric
+
+Outputs = Sequence[Sequence[dict[str, Any]]]
+"""Of each experience the batches, as :meth:`bayesdual.learner.Learner.predict_step` returns them."""
+
+
+def by_experience(outputs: list[Any]) -> Outputs:
+    """What Lightning returns, which has no list around the batches of a single experience."""
+    return outputs if outputs and isinstance(outputs[0], list) else [outputs]
+
+
+def evaluation_of(outputs: Outputs) -> Evaluation:
+    """The measures of predictions."""
+    metric = StreamMetric(len(outputs))
+    for i, batches in enumerate(outputs):
+        for batch in batches:
+            metric.update(batch["probabilities"], batch["y"], i, batch["aleatoric"])
+    return metric.compute()
+
+
+def write_predictions(path: Path, outputs: Outputs) -> None:
+    """Writes a row an example: experience, label, prediction, its probability, and the entropy in nats, as CSV.
+
+    Where the weights are uncertain, the entropy is there in two parts, too: the data's and the weights'.
+    """
+    split = outputs[0][0]["aleatoric"] is not None
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        parts = ["aleatoric", "epistemic"] if split else []
+        writer.writerow(["experience", "label", "prediction", "probability", "entropy", *parts])
+        for i, batches in enumerate(outputs):
+            for batch in batches:
+                p = batch["probabilities"]
+                probability, prediction = p.max(dim=1)
+                numbers = [probability, torch.special.entr(p).sum(1)]
+                if split:
+                    numbers += [batch["aleatoric"], (numbers[1] - batch["aleatoric"]).clamp_min(0)]
+                rows = torch.stack(numbers, 1).tolist()
+                for y, k, row in zip(batch["y"].tolist(), prediction.tolist(), rows, strict=True):
+                    writer.writerow([i + 1, y, k, *(f"{value:.6f}" for value in row)])
