@@ -47,7 +47,7 @@ from bayesdual.configuration import (
     sole_use,
 )
 from bayesdual.files import write_json, write_whole
-from bayesdual.inspection import RunReport, StreamProgress, evaluation_table
+from bayesdual.inspection import RunReport, StreamBoard, StreamProgress, evaluation_table
 from bayesdual.learner import Learner, StreamCheckpoint, StreamDataModule
 from bayesdual.measures import Evaluation
 
@@ -127,6 +127,7 @@ class Cli(LightningCLI):
             type=str | None,
             help="Where the run writes to; by default a new folder of runs/, named after the first configuration.",
         )
+        parser.add_lightning_class_args(StreamBoard, "board")
         parser.add_argument(
             "--threads",
             type=int | None,

@@ -4,16 +4,20 @@ from bayesdual.extras import require
 
 require("bayesdual.inspection", "all")
 
+from bayesdual.inspection.board import StreamBoard, stream_figures
 from bayesdual.inspection.callbacks import RunReport, StreamProgress
 from bayesdual.inspection.figures import (
     accuracy_figure,
     certainty_figure,
+    classes_figure,
+    confusion_figure,
     is_images,
     losses_figure,
     memory_figure,
     parts_figure,
     posterior_figure,
     progress_figure,
+    reliability_figure,
 )
 from bayesdual.inspection.report import drawn, figures_of, report
 from bayesdual.inspection.runs import Run, read_run
@@ -23,10 +27,13 @@ from bayesdual.inspection.verdict import lost, verdict
 __all__ = [
     "Run",
     "RunReport",
+    "StreamBoard",
     "StreamProgress",
     "accuracy_figure",
     "accuracy_tables",
     "certainty_figure",
+    "classes_figure",
+    "confusion_figure",
     "drawn",
     "evaluation_table",
     "figures_of",
@@ -38,7 +45,9 @@ __all__ = [
     "posterior_figure",
     "progress_figure",
     "read_run",
+    "reliability_figure",
     "report",
+    "stream_figures",
     "summary",
     "verdict",
 ]

@@ -14,20 +14,13 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from bayesdual import __version__, measures, sources
 from bayesdual.files import write_json, write_whole
-from bayesdual.inspection.figures import (
-    accuracy_figure,
-    certainty_figure,
-    is_images,
-    memory_figure,
-    progress_figure,
-)
+from bayesdual.inspection.board import shown_learner, stream_figures
 from bayesdual.inspection.tables import accuracy_tables, summary
 from bayesdual.inspection.verdict import verdict
 from bayesdual.learner import Learner
@@ -61,12 +54,12 @@ class StreamProgress(ProgressBar):
         self.console.print(*args, **kwargs)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        stream = _learner(pl_module).stream
+        stream = shown_learner(pl_module).stream
         self._task = self._bar.add_task("", total=stream.n_experiences * stream.epochs)
         self._bar.start()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        stream = _learner(pl_module).stream
+        stream = shown_learner(pl_module).stream
         where = f"experience {stream.experience + 1}/{stream.n_experiences}, epoch {stream.epoch + 1}/{stream.epochs}"
         self._bar.update(self._task, description=where, completed=trainer.current_epoch)
 
@@ -94,7 +87,7 @@ class RunReport(Callback):
         self.console = Console(file=sys.stdout, highlight=False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        learner = _learner(pl_module)
+        learner = shown_learner(pl_module)
         stream, matrix = learner.stream, learner.history.accuracy
         if not (stream.last_epoch_of_experience and trainer.is_global_zero):
             return
@@ -108,9 +101,9 @@ class RunReport(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        learner = _learner(pl_module)
+        learner = shown_learner(pl_module)
         if learner.history.accuracy:
-            self._report(trainer, learner)
+            self._report(learner)
         stream = learner.stream
         if not stream.finished:
             self.console.print(
@@ -118,7 +111,7 @@ class RunReport(Callback):
                 "go on with --ckpt_path last"
             )
 
-    def _report(self, trainer: Trainer, learner: Learner) -> None:
+    def _report(self, learner: Learner) -> None:
         results = run_results(learner)
         write_json(self.directory / "results.json", results)
         memory = learner.algorithm.memory
@@ -132,16 +125,9 @@ class RunReport(Callback):
         matrix = results["accuracy_matrix"]
         self.console.print("\nAccuracy on each experience (columns) after learning each (rows):")
         self.console.print(*accuracy_tables(matrix), verdict(matrix), summary(results))
-        figures = {"accuracy_matrix": accuracy_figure(matrix), "accuracy_over_time": progress_figure(matrix)}
-        if results["over_stream"]:
-            figures["certainty"] = certainty_figure(results["over_stream"])
-        if memory.exemplars is not None and is_images(memory.exemplars.x):
-            figures["memory"] = memory_figure(memory.exemplars)
-        for name, figure in figures.items():
+        for tag, figure in stream_figures(learner).items():
+            name = tag.rpartition("/")[2]
             write_whole(self.directory / f"{name}.png", partial(figure.savefig, dpi=120))
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_figure(name, figure, trainer.global_step)
 
 
 def run_results(learner: Learner) -> dict[str, Any]:
@@ -157,9 +143,3 @@ def run_results(learner: Learner) -> dict[str, Any]:
         "versions": {"bayesdual": __version__} | {name: importlib.metadata.version(name) for name in VERSIONS_OF},
         "code": sources.digest_of_all(),
     }
-
-
-def _learner(module: LightningModule) -> Learner:
-    if not isinstance(module, Learner):
-        raise TypeError(f"this callback shows a bayesdual.Learner, not a {type(module).__name__}: leave it out.")
-    return module

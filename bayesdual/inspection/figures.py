@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from bayesdual.posterior import Posterior
 
 
+Figures = dict[str, "Figure"]
+"""By name."""
+
 MEMORY_FIGURE_COLUMNS = 10
 WITH_NUMBERS = 20  # experiences whose accuracies are written into the heat map
 WITH_NAMES = 20  # experiences whose lines are named
@@ -104,6 +107,69 @@ def certainty_figure(over_stream: Sequence[Mapping[str, Any]]) -> Figure:
     panels[3].set_ylim(0, 1.02)
     panels[2].legend(fontsize=7)
     panels[3].legend(fontsize=7, loc="lower left")
+    return figure
+
+
+def confusion_figure(confusion: Sequence[Sequence[int]], names: Sequence[str] | None = None) -> Figure:
+    """What each class (rows) is taken for (columns), as shares of its examples; many classes are shown without numbers.
+
+    Args:
+        confusion: Counts, C rows of C.
+        names: Of the classes; None: their numbers.
+    """
+    counts = np.asarray(confusion, dtype=float)
+    present = counts.sum(1) > 0
+    shares = np.divide(counts, counts.sum(1, keepdims=True), out=np.zeros_like(counts), where=present[:, None])
+    n = len(shares)
+    few = n <= WITH_NUMBERS
+    figure = new_figure(*((1.4 + 0.42 * n, 1.2 + 0.4 * n) if few else (8, 7)))
+    axes = figure.subplots()
+    image = axes.imshow(np.where(present[:, None], shares, np.nan), vmin=0, vmax=1, cmap="Blues", aspect="auto")
+    if few:
+        labels = names or [str(c) for c in range(n)]
+        for i, j in zip(*np.nonzero(shares >= 0.005), strict=True):
+            color = "white" if shares[i, j] > 0.6 else "black"
+            axes.text(j, i, f"{shares[i, j]:.2f}".lstrip("0"), ha="center", va="center", color=color, fontsize=7)
+        axes.set_xticks(range(n), labels, rotation=90 if names else 0)
+        axes.set_yticks(range(n), labels)
+    else:
+        figure.colorbar(image, ax=axes, label="share of the class")
+    axes.set(xlabel="taken for", ylabel="class")
+    return figure
+
+
+def classes_figure(confusion: Sequence[Sequence[int]], names: Sequence[str] | None = None) -> Figure:
+    """Accuracy of each class, the worst first; of many classes the worst and the best only. Arguments as above."""
+    counts = np.asarray(confusion, dtype=float)
+    known = np.nonzero(counts.sum(1))[0]
+    accuracy = counts[known, known] / counts[known].sum(1)
+    order = np.argsort(accuracy, kind="stable")
+    half = WITH_NAMES // 2
+    shown = order if len(order) <= WITH_NAMES else np.concatenate([order[:half], order[-half:]])
+    figure = new_figure(6, 0.8 + 0.26 * len(shown))
+    axes = figure.subplots()
+    axes.hlines(range(len(shown)), 0, accuracy[shown], color="#1b78b4", alpha=0.4, linewidth=5)
+    axes.plot(accuracy[shown], range(len(shown)), "o", color="#1b78b4")
+    labels = [names[c] if names else str(c) for c in known[shown]]
+    axes.set_yticks(range(len(shown)), labels)
+    axes.invert_yaxis()
+    left_out = f", the {half} worst and the {half} best of {len(order)}" if len(shown) < len(order) else ""
+    axes.set(xlabel="accuracy", ylabel=f"class{left_out}", xlim=(0, 1.02))
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def reliability_figure(bins: Sequence[measures.Bin]) -> Figure:
+    """How often answers are right (dots, the larger the more answers) against how sure they are."""
+    figure = new_figure(4.2, 4)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="gray", linestyle="--", linewidth=1, label="as sure as it is right")
+    counts, confidence, accuracy = np.asarray(bins, dtype=float).T
+    axes.plot(confidence, accuracy, color="#d95f02", alpha=0.5)
+    axes.scatter(confidence, accuracy, 10 + 190 * counts / counts.max(), color="#d95f02", alpha=0.8, label="answers")
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.legend(fontsize=8, loc="upper left", markerscale=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

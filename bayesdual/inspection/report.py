@@ -12,6 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from bayesdual.inspection.figures import (
+    Figures,
     accuracy_figure,
     certainty_figure,
     is_images,
@@ -46,8 +47,6 @@ MEASURES = {
     "ece": "ECE",
 }
 
-Figures = dict[str, "Figure"]
-"""By name; each stands in the report and beside it."""
 Drawings = Mapping[str, bytes]
 """Figures as SVG, by name."""
 

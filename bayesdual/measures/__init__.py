@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bayesdual.lazy import attach
 from bayesdual.measures.answers import Answers, Measured, answers_of, measured, told_apart
-from bayesdual.measures.calibration import CALIBRATION_BINS, adaptive_ece, aurc, brier, ece
+from bayesdual.measures.calibration import CALIBRATION_BINS, Bin, adaptive_ece, aurc, brier, ece, reliability
 from bayesdual.measures.continual import (
     Evaluation,
     Matrix,
@@ -22,6 +22,7 @@ from bayesdual.measures.out_of_distribution import ood_auroc, ood_fpr
 __all__ = [
     "CALIBRATION_BINS",
     "Answers",
+    "Bin",
     "Entropy",
     "Evaluation",
     "Matrix",
@@ -40,6 +41,7 @@ __all__ = [
     "measured",
     "ood_auroc",
     "ood_fpr",
+    "reliability",
     "split_entropy",
     "told_apart",
 ]

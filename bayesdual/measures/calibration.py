@@ -16,6 +16,8 @@ Sources: Guo et al., ICML 2017 (ECE); Nixon et al., CVPR workshops 2019 (adaptiv
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -66,14 +68,34 @@ def squared_distance(p: Tensor, y: Tensor) -> Tensor:
 
 
 def gap_by_width(confidence: Tensor, right: Tensor, bins: int = CALIBRATION_BINS) -> float:
-    place = (confidence.nan_to_num() * bins).long().clamp_max(bins - 1)
-    gaps = torch.zeros(bins, dtype=torch.float64, device=right.device).index_add_(0, place, right - confidence)
+    gaps = torch.zeros(bins, dtype=torch.float64, device=right.device)
+    gaps.index_add_(0, _bin(confidence, bins), right - confidence)
     return float(gaps.abs().sum() / len(right))
+
+
+def _bin(confidence: Tensor, bins: int) -> Tensor:
+    """Which bin of equal width each is in; a confidence of 1 is in the last."""
+    return (confidence.nan_to_num() * bins).long().clamp_max(bins - 1)
 
 
 def gap_by_count(confidence: Tensor, right: Tensor, bins: int = CALIBRATION_BINS) -> float:
     gaps = (right - confidence)[confidence.argsort(stable=True)].tensor_split(bins)
     return float(torch.stack([part.sum() for part in gaps]).abs().sum() / len(right))
+
+
+class Bin(NamedTuple):
+    """The answers of about the same confidence: how many, how sure on average, and the share of them that is right."""
+
+    count: int
+    confidence: float
+    accuracy: float
+
+
+def reliability(confidence: Tensor, right: Tensor, bins: int = CALIBRATION_BINS) -> list[Bin]:
+    """What a reliability diagram shows: the bins of the ECE, in ascending order, without those that are empty."""
+    place = _bin(confidence, bins)
+    inside = [place == b for b in range(bins)]
+    return [Bin(int(i.sum()), float(confidence[i].mean()), float(right[i].mean())) for i in inside if i.any()]
 
 
 def risk_of_confident(confidence: Tensor, right: Tensor) -> float:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 from bayesdual.measures.answers import Measured
+from bayesdual.measures.calibration import Bin
 
 Matrix = Sequence[Sequence[float]]
 """Accuracies, a row after each experience, a column for each experience that is evaluated."""
@@ -29,7 +30,9 @@ class Evaluation(TypedDict):
         nll: Of all examples, nats.
         ece: Of all examples.
         measures: All measures of all examples, as :func:`bayesdual.measures.measured` names them.
-        groups: The same of the experiences that are ``old``, ``new`` and ``unseen``, of those that there are.
+        confusion: How many examples of each class (rows) were taken for which (columns).
+        reliability: Of each bin of confidence that is not empty, see :func:`bayesdual.measures.reliability`.
+        groups: The same measures of the experiences that are ``old``, ``new`` and ``unseen``, of those that there are.
         told_apart: How well ``unseen`` experiences, and data of another kind (``ood``), are told from those learned, as
             :func:`bayesdual.measures.told_apart` names it.
     """
@@ -38,6 +41,8 @@ class Evaluation(TypedDict):
     nll: float
     ece: float
     measures: Measured
+    confusion: list[list[int]]
+    reliability: list[Bin]
     groups: dict[str, Measured]
     told_apart: dict[str, Measured]
 

@@ -8,6 +8,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from bayesdual.measures.answers import Answers, answers_of, measured, told_apart
+from bayesdual.measures.calibration import reliability
 from bayesdual.measures.continual import Evaluation
 
 
@@ -29,6 +30,7 @@ class StreamMetric(Metric):
         super().__init__()
         self.n_experiences = n_experiences
         self.learned = learned
+        self.n_classes = 0  # known with the first batch
         self.add_state("rows", [], dist_reduce_fx="cat")
 
     def update(self, probabilities: Tensor, y: Tensor, experience: int, aleatoric: Tensor | None = None) -> None:
@@ -43,14 +45,17 @@ class StreamMetric(Metric):
         known = y if experience < self.n_experiences else torch.zeros_like(y)
         kept = answers_of(probabilities, known, aleatoric)
         place = torch.full_like(kept.confidence, experience)
+        pair = known * probabilities.shape[1] + probabilities.argmax(1)  # of a class and the class it was taken for
+        self.n_classes = probabilities.shape[1]
         assert isinstance(self.rows, list), "only a metric that is joined over processes holds a tensor"
-        self.rows.append(torch.stack([place, *kept], 1))
+        self.rows.append(torch.stack([place, pair.double(), *kept], 1))
 
     def compute(self) -> Evaluation:
         """Returns what the batches so far come to, of all ranks together."""
-        place, *columns = dim_zero_cat(self.rows).unbind(1)
+        place, pair, *columns = dim_zero_cat(self.rows).unbind(1)
         kept, n, learned = Answers(*columns), self.n_experiences, self.learned
         of_all = measured(kept.where(place < n))
+        pairs = pair[place < n].long().bincount(minlength=self.n_classes**2)
         last = n - 1 if learned is None else learned
         seen, unseen = place <= last, (place > last) & (place < n)
         groups = {} if learned is None else {"old": place < last, "new": place == last, "unseen": unseen}
@@ -60,6 +65,8 @@ class StreamMetric(Metric):
             "nll": of_all["nll"],
             "ece": of_all["ece"],
             "measures": of_all,
+            "confusion": pairs.view(self.n_classes, -1).tolist(),
+            "reliability": reliability(*kept.where(place < n)[:2]),
             "groups": {name: measured(kept.where(mask)) for name, mask in groups.items() if mask.any()},
             "told_apart": {
                 name: told_apart(kept.where(seen), kept.where(mask))

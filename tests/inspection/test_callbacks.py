@@ -43,6 +43,7 @@ def test_a_run_leaves_results_the_memory_and_figures(tmp_path, capsys):
         "memory.safetensors",
         "posterior.safetensors",
         *(f"{name}.png" for name in ("accuracy_matrix", "accuracy_over_time", "certainty", "memory")),
+        *(f"{name}.png" for name in ("accuracy_of_classes", "confusion", "reliability")),
     }
     assert all((tmp_path / name).read_bytes()[1:4] == b"PNG" for name in names if name.endswith(".png"))
     out = capsys.readouterr().out

@@ -775,4 +775,25 @@ MUTANTS: tuple[Mutant, ...] = (
         ("Kronecker: temperature left out", "torch.cat(logits) / temperature", "torch.cat(logits)"),
         ("Kronecker: examples count once", "met * weights[rows, None, None].to(met)", "met"),
     ),
+    *mutants(
+        "bayesdual/inspection/board.py",
+        "tests/inspection/test_board.py",
+        ("board: figures take any time", "if last or self._spent <= ", "if True or self._spent <= "),
+        (
+            "board: experiences counted from 0",
+            "number = time.perf_counter(), len(learner.history.accuracy)",
+            "number = time.perf_counter(), len(learner.history.accuracy) - 1",
+        ),
+        ("board: the last experience is not drawn", "self._show(trainer, shown_learner(pl_module), last=True)", "pass"),
+    ),
+    *mutants(
+        "bayesdual/measures/stream_metric.py",
+        "tests/inspection/test_board.py::test_confusion_and_reliability_are_those_of_the_answers",
+        (
+            "confusion: rows and columns swapped",
+            "known * probabilities.shape[1] + probabilities.argmax(1)",
+            "known + probabilities.shape[1] * probabilities.argmax(1)",
+        ),
+        ("confusion: data of another kind are counted", "pair[place < n].long()", "pair.long()"),
+    ),
 )

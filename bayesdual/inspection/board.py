@@ -1,0 +1,203 @@
+"""What TensorBoard shows of a stream: figures and histograms after each experience, and scalars by experience.
+
+Scalars of the learner have the global step as their axis, and so have these figures, whose slider goes through the
+experiences. ``by_experience/...`` counts experiences instead, so that runs of different length line up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from bayesdual import measures
+from bayesdual.inspection.figures import (
+    Figures,
+    accuracy_figure,
+    certainty_figure,
+    classes_figure,
+    confusion_figure,
+    is_images,
+    memory_figure,
+    progress_figure,
+    reliability_figure,
+)
+from bayesdual.inspection.projector import project
+from bayesdual.learner import Learner
+
+LAYOUT = {
+    "forgetting": {
+        "accuracy of each experience": ["Multiline", ["accuracy/experience_.*"]],
+        "of those seen, and forgetting": ["Multiline", ["average_accuracy_seen", "forgetting"]],
+    },
+    "how sure it is": {
+        "NLL of old, new and unseen experiences": ["Multiline", ["nll/.*"]],
+        "entropy of old, new and unseen experiences": ["Multiline", ["entropy/.*"]],
+    },
+    "what is minimised": {"parts of the loss": ["Multiline", ["loss/.*"]]},
+}
+VALUES = 10_000  # of a layer's standard deviations, of which a histogram is made
+
+
+def stream_figures(learner: Learner) -> Figures:
+    """All figures of where a stream stands, by their tags in TensorBoard; the last part is a file's name."""
+    matrix, over_stream = learner.history.accuracy, learner.history.over_stream
+    evaluation, memory = learner.latest_evaluation, learner.algorithm.memory
+    found = {
+        "forgetting/accuracy_matrix": accuracy_figure(matrix),
+        "forgetting/accuracy_over_time": progress_figure(matrix),
+    }
+    if evaluation is not None:
+        found["classes/accuracy_of_classes"] = classes_figure(evaluation["confusion"])
+        found["classes/confusion"] = confusion_figure(evaluation["confusion"])
+        found["certainty/reliability"] = reliability_figure(evaluation["reliability"])
+    if over_stream:
+        found["certainty/certainty"] = certainty_figure(over_stream)
+    if memory.exemplars is not None and is_images(memory.exemplars.x):
+        found["memory/memory"] = memory_figure(memory.exemplars)
+    return found
+
+
+class StreamBoard(Callback):
+    """Shows a stream in TensorBoard while it is learned; does nothing where there is no ``TensorBoardLogger``.
+
+    Args:
+        share: Share of the time of training that figures may take: where they would take more, those of some
+            experiences are left out, and a text says of which. The last experience's are always there.
+        projector: Whether the projector gets what goes into the last layer, of exemplars and of test examples, at the
+            end.
+
+    Raises:
+        ValueError: ``share`` is negative.
+    """
+
+    def __init__(self, share: float = 0.1, projector: bool = True) -> None:
+        if share < 0:
+            raise ValueError(f"board.share is {share}: it is a share of the time, 0 or more.")
+        self.share = share
+        self.projector = projector
+        self.left_out: list[int] = []
+        self._spent = self._began = 0.0
+        self._evaluated = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._began = time.perf_counter()
+        for writer in _writers(trainer):
+            writer.add_custom_scalars(LAYOUT)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._evaluated = not trainer.sanity_checking
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._evaluated:  # the memory holds what was learned only now
+            self._show(trainer, shown_learner(pl_module), last=False)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._evaluated:
+            self._show(trainer, shown_learner(pl_module), last=True)
+
+    def _show(self, trainer: Trainer, learner: Learner, last: bool) -> None:
+        self._evaluated = False
+        for writer in _writers(trainer):
+            with learner.history.timing("evaluation"):
+                self._write(writer, learner, trainer.global_step, last)
+
+    def _write(self, writer: SummaryWriter, learner: Learner, step: int, last: bool) -> None:
+        started, number = time.perf_counter(), len(learner.history.accuracy)
+        for name, value in by_experience(learner).items():
+            writer.add_scalar(f"by_experience/{name}", value, number)
+        if last or self._spent <= self.share * (started - self._began):
+            for tag, figure in stream_figures(learner).items():
+                writer.add_figure(tag, figure, step)
+            for name, values in deviations(learner):
+                writer.add_histogram(f"posterior/{name}", values, step)
+            self._spent += time.perf_counter() - started
+        else:
+            self.left_out.append(number)
+        if last:
+            writer.add_hparams(hyperparameters(learner), final_measures(learner), run_name=".")
+            if self.projector:
+                project(writer, learner, step)
+            if self.left_out:
+                writer.add_text("figures left out", self._excuse(), step)
+
+    def _excuse(self) -> str:
+        numbers = ", ".join(map(str, self.left_out))
+        return (
+            f"After experiences {numbers} there are no figures, which would have taken more than {self.share:g} of the "
+            "time: --board.share 1 draws all."
+        )
+
+
+def by_experience(learner: Learner) -> dict[str, float]:
+    """Scalars after an experience."""
+    history, memory = learner.history, learner.algorithm.memory
+    values = {
+        "average_accuracy_seen": measures.average_seen_accuracy(history.accuracy),
+        "accuracy_of_the_new": history.accuracy[-1][len(history.accuracy) - 1],
+        "forgetting": measures.forgetting(history.accuracy),
+        "exemplars": float(len(memory)),
+        "examples_seen": float(memory.examples_seen),
+        **{f"seconds_{name}": value for name, value in history.seconds.items()},
+    }
+    return values | {f"bytes_of_{part}": float(n) for part, n in learner.algorithm.memory_bytes().items()}
+
+
+def deviations(learner: Learner) -> Iterator[tuple[str, Tensor]]:
+    """Standard deviations of the posterior, of at most ``VALUES`` parameters of each layer, evenly spread."""
+    posterior = learner.algorithm.posterior
+    for name, precision in ({} if posterior is None else posterior.precision).items():
+        flat = precision.flatten()
+        yield name, flat[:: -(-len(flat) // VALUES)].float().rsqrt()
+
+
+def hyperparameters(learner: Learner) -> dict[str, Any]:
+    """What tells runs apart, as plain values."""
+    algorithm, stream = learner.algorithm, learner.stream
+    return {
+        "network": type(learner.network).__name__,
+        "parameters": sum(p.numel() for p in learner.network.parameters()),
+        "experiences": stream.n_experiences,
+        "epochs": stream.epochs,
+        "batch_size": stream.batch_size,
+        "memory_budget": algorithm.memory.budget,
+        "memory_bytes": algorithm.memory.max_bytes or 0,
+        "replay_batch_size": algorithm.replay_batch_size,
+        "label_share": algorithm.label_share,
+        "temperature": algorithm.temperature,
+        "spread": algorithm.spread,
+        "selection": getattr(algorithm.selection, "__name__", type(algorithm.selection).__name__),
+        "weight_prior": "none" if algorithm.weight_prior is None else type(algorithm.weight_prior).__name__,
+        "seed": torch.initial_seed(),
+    }
+
+
+def final_measures(learner: Learner) -> dict[str, float]:
+    """The measures that runs are compared by, where the parallel coordinates of TensorBoard look for them."""
+    results = learner.history.results()
+    names = ("average_accuracy", "forgetting", "backward_transfer", "nll", "ece", "seconds_total")
+    return {f"final/{name}": results[name] for name in names}
+
+
+def shown_learner(module: LightningModule) -> Learner:
+    """The learner that a callback shows.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not isinstance(module, Learner):
+        raise TypeError(f"this callback shows a bayesdual.Learner, not a {type(module).__name__}: leave it out.")
+    return module
+
+
+def _writers(trainer: Trainer) -> list[SummaryWriter]:
+    """What writes to TensorBoard: nothing but in the first process."""
+    if not trainer.is_global_zero:
+        return []
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
