@@ -79,8 +79,8 @@ def certainty_figure(over_stream: Sequence[Mapping[str, Any]]) -> Figure:
     Args:
         over_stream: What :class:`bayesdual.learner.History` has of each evaluation.
     """
-    figure = new_figure(12, 3)
-    panels = figure.subplots(1, 4)
+    figure = new_figure(7.2, 5.4)
+    panels = figure.subplots(2, 2).flatten()
     for group, color in (("old", "#d95f02"), ("new", "#2a9d5c"), ("unseen", "#5b6770")):
         rows = [row for row in over_stream if group in row]
         steps = [row["after"] for row in rows]
@@ -165,7 +165,6 @@ def reliability_figure(bins: Sequence[measures.Bin]) -> Figure:
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="gray", linestyle="--", linewidth=1, label="as sure as it is right")
     counts, confidence, accuracy = np.asarray(bins, dtype=float).T
-    axes.plot(confidence, accuracy, color="#d95f02", alpha=0.5)
     axes.scatter(confidence, accuracy, 10 + 190 * counts / counts.max(), color="#d95f02", alpha=0.8, label="answers")
     axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
     axes.legend(fontsize=8, loc="upper left", markerscale=0.6)

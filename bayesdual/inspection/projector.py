@@ -24,8 +24,8 @@ def project(writer: SummaryWriter, learner: Learner, step: int) -> None:
         return
     writer.add_embedding(
         last.features.cpu(),
-        metadata=[[str(c), kind] for c, kind in zip(y.tolist(), kinds, strict=True)],
-        metadata_header=["class", "kind"],
+        metadata=[[kind, str(c)] for c, kind in zip(y.tolist(), kinds, strict=True)],
+        metadata_header=["kind", "class"],
         label_img=_shades(x) if is_images(x) else None,
         global_step=step,
         tag="features",

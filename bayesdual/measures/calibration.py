@@ -86,7 +86,7 @@ def gap_by_count(confidence: Tensor, right: Tensor, bins: int = CALIBRATION_BINS
 class Bin(NamedTuple):
     """The answers of about the same confidence: how many, how sure on average, and the share of them that is right."""
 
-    count: int
+    answers: int
     confidence: float
     accuracy: float
 

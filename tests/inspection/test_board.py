@@ -59,7 +59,7 @@ def test_every_tab_shows_each_experience(tmp_path):
     results = json.loads((tmp_path / "results.json").read_text())
     assert shown.Scalars("final/average_accuracy")[-1].value == pytest.approx(results["average_accuracy"], abs=1e-7)
     rows = next(tmp_path.rglob("metadata.tsv")).read_text().splitlines()
-    assert rows[0] == "class\tkind" and sum(row.endswith("exemplar") for row in rows) == 12
+    assert rows[0] == "kind\tclass" and sum(row.startswith("exemplar") for row in rows) == 12
     assert next(tmp_path.rglob("sprite.png")).stat().st_size > 100
 
 
