@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from seeds import fit
+from seeds import fit_into
 
 CONFIG = "configs/split_fmnist.yaml"
 SIDES = {
@@ -28,11 +28,10 @@ SIDES = {
 def timed(options: list[str], seed: int) -> dict[str, float]:
     """One run: seconds of learning and of the process, and the megabytes that TensorBoard reads."""
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
         start = time.perf_counter()
-        results = fit(["--config", CONFIG, "--threads", "1", "--run_dir", str(run), *options], seed)
+        results = fit_into(Path(folder), ["--config", CONFIG, "--threads", "1", *options], seed)
         process = time.perf_counter() - start
-        size = sum(path.stat().st_size for path in run.rglob("events.out.tfevents.*"))
+        size = sum(path.stat().st_size for path in Path(folder).rglob("events.out.tfevents.*"))
     return {"learning": results["seconds_total"], "process": process, "MB": size / 1e6}
 
 

@@ -25,10 +25,15 @@ SHOWN = ("average_accuracy", "forgetting", "nll", "ece", "seconds_total")
 def fit(arguments: list[str], seed: int) -> dict:
     """Runs ``python -m bayesdual fit`` in a process of its own and returns its results."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "bayesdual", "fit", *arguments]
-        command += ["--seed_everything", str(seed), "--run_dir", folder]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return json.loads((Path(folder) / "results.json").read_text())
+        return fit_into(Path(folder), arguments, seed)
+
+
+def fit_into(run_dir: Path, arguments: list[str], seed: int) -> dict:
+    """The same, with a run directory that stays."""
+    command = [sys.executable, "-m", "bayesdual", "fit", *arguments]
+    command += ["--seed_everything", str(seed), "--run_dir", str(run_dir)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return json.loads((run_dir / "results.json").read_text())
 
 
 def cell(arguments: list[str], seed: int) -> Cell:

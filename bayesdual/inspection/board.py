@@ -19,12 +19,14 @@ from torch.utils.tensorboard import SummaryWriter
 from bayesdual import measures
 from bayesdual.inspection.figures import (
     Figures,
+    Picture,
     accuracy_figure,
     certainty_figure,
     classes_figure,
     confusion_figure,
     is_images,
     memory_figure,
+    picture,
     progress_figure,
     reliability_figure,
 )
@@ -83,6 +85,7 @@ class StreamBoard(Callback):
         self.share = share
         self.projector = projector
         self.left_out: list[int] = []
+        self.pictures: dict[str, Picture] = {}  # the latest, by their tags
         self._spent = self._began = 0.0
         self._evaluated = False
 
@@ -113,13 +116,15 @@ class StreamBoard(Callback):
         for name, value in by_experience(learner).items():
             writer.add_scalar(f"by_experience/{name}", value, number)
         if last or self._spent <= self.share * (started - self._began):
-            for tag, figure in stream_figures(learner).items():
-                writer.add_figure(tag, figure, step)
+            self.pictures = {tag: picture(figure) for tag, figure in stream_figures(learner).items()}
+            for tag, pixels in self.pictures.items():
+                writer.add_image(tag, pixels, step, dataformats="HWC")
             for name, values in deviations(learner):
                 writer.add_histogram(f"posterior/{name}", values, step)
             self._spent += time.perf_counter() - started
         else:
             self.left_out.append(number)
+            self.pictures = {}
         if last:
             writer.add_hparams(hyperparameters(learner), final_measures(learner), run_name=".")
             if self.projector:

@@ -20,7 +20,8 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from bayesdual import __version__, measures, sources
 from bayesdual.files import write_json, write_whole
-from bayesdual.inspection.board import shown_learner, stream_figures
+from bayesdual.inspection.board import StreamBoard, shown_learner, stream_figures
+from bayesdual.inspection.figures import picture, save
 from bayesdual.inspection.tables import accuracy_tables, summary
 from bayesdual.inspection.verdict import verdict
 from bayesdual.learner import Learner
@@ -103,7 +104,7 @@ class RunReport(Callback):
             return
         learner = shown_learner(pl_module)
         if learner.history.accuracy:
-            self._report(learner)
+            self._report(trainer, learner)
         stream = learner.stream
         if not stream.finished:
             self.console.print(
@@ -111,7 +112,7 @@ class RunReport(Callback):
                 "go on with --ckpt_path last"
             )
 
-    def _report(self, learner: Learner) -> None:
+    def _report(self, trainer: Any, learner: Learner) -> None:
         results = run_results(learner)
         write_json(self.directory / "results.json", results)
         memory = learner.algorithm.memory
@@ -125,9 +126,11 @@ class RunReport(Callback):
         matrix = results["accuracy_matrix"]
         self.console.print("\nAccuracy on each experience (columns) after learning each (rows):")
         self.console.print(*accuracy_tables(matrix), verdict(matrix), summary(results))
-        for tag, figure in stream_figures(learner).items():
+        drawn = next((c.pictures for c in trainer.callbacks if isinstance(c, StreamBoard) and c.pictures), None)
+        pictures = drawn or {tag: picture(figure) for tag, figure in stream_figures(learner).items()}
+        for tag, pixels in pictures.items():
             name = tag.rpartition("/")[2]
-            write_whole(self.directory / f"{name}.png", partial(figure.savefig, dpi=120))
+            write_whole(self.directory / f"{name}.png", partial(save, pixels))
 
 
 def run_results(learner: Learner) -> dict[str, Any]:

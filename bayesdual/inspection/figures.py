@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
 
 Figures = dict[str, "Figure"]
 """By name."""
+Picture = npt.NDArray[np.uint8]
+"""Red, green and blue of each pixel, shape (height, width, 3)."""
 
+DPI = 110
 MEMORY_FIGURE_COLUMNS = 10
 WITH_NUMBERS = 20  # experiences whose accuracies are written into the heat map
 WITH_NAMES = 20  # experiences whose lines are named
@@ -29,7 +34,23 @@ WITH_NAMES = 20  # experiences whose lines are named
 def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure  # only drawn at the end; importing it takes a while
 
-    return Figure((width, height), layout="constrained")
+    return Figure((width, height), dpi=DPI, layout="constrained")
+
+
+def picture(figure: Figure) -> Picture:
+    """A figure as pixels, drawn once for a file and for TensorBoard."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def save(pixels: Picture, path: Path) -> None:
+    """Writes a picture as PNG."""
+    from matplotlib.image import imsave
+
+    imsave(path, pixels)
 
 
 def accuracy_figure(matrix: measures.Matrix) -> Figure:
