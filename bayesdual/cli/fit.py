@@ -156,6 +156,8 @@ class Cli(LightningCLI):
             if config.threads < 1:
                 raise ValueError(f"threads is {config.threads}: give at least 1, or leave it out.")
             torch.set_num_threads(config.threads)
+        if config.ckpt_path == "auto":
+            config.ckpt_path = self._last_if_there_is_one(config)
         rank = rank_zero_only.rank  # type: ignore[attr-defined]
         self.run_dir = self._run_dir_of_rank_zero(config) if rank else self._choose_run_dir(config)
         os.environ[RANK_ZERO] = str(self.run_dir.absolute())
@@ -249,6 +251,16 @@ class Cli(LightningCLI):
                 f"--run_dir {given} already holds a run: go on with it by --ckpt_path last, or give another folder."
             )
         return given or new_run(name_of_run(self._argv))
+
+    def _last_if_there_is_one(self, config: Namespace) -> str | None:
+        """What ``auto`` means: one command that begins a run, and that goes on with it when it is given again."""
+        if self._command != "fit" or config.run_dir is None:
+            raise CommandLineError(
+                "--ckpt_path auto is for fit, which begins in --run_dir DIR or goes on with what is there: give one, "
+                "or --ckpt_path last."
+            )
+        checkpoints = (Path(config.run_dir) / CHECKPOINTS).glob("*.ckpt")
+        return "last" if any(not path.name.startswith(".") for path in checkpoints) else None
 
     def _run_dir_of_rank_zero(self, config: Namespace) -> Path:
         path = os.environ.get(RANK_ZERO) or config.run_dir

@@ -67,8 +67,10 @@ def run_configured(argv: list[str]) -> None:
     if (sentence := undone(argv)) is not None:
         print(f"bayesdual: {sentence}", file=sys.stderr)
     from bayesdual.cli.fit import Cli
+    from bayesdual.cli.stopping import preemption_as_sigterm
 
-    Cli(argv)
+    with preemption_as_sigterm():
+        Cli(argv)
 
 
 def help_text() -> str:

@@ -612,7 +612,7 @@ def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_checkpoint(her
     assert not Path("runs/tiny-1/results.json").exists()
 
 
-@pytest.mark.parametrize(("signal_", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("signal_", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
 def test_a_signal_keeps_the_last_checkpoint_and_the_run_goes_on(here, monkeypatch, signal_, expected):
     Path("interrupts_of_test.py").write_text(
         "import os\nimport lightning\n\n"
@@ -624,10 +624,11 @@ def test_a_signal_keeps_the_last_checkpoint_and_the_run_goes_on(here, monkeypatc
         "            os.kill(os.getpid(), self.signal)\n"
     )
     monkeypatch.syspath_prepend(here)
+    again = ["--run_dir", "runs/tiny-1", "--ckpt_path", "auto"]  # what a scheduler runs, first and again
     flags = ["--trainer.callbacks", "interrupts_of_test.Interrupt", "--trainer.callbacks.signal", int(signal_)]
-    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
-        status, _, err = call("fit", "--config", "tiny.yaml", *flags)
+        status, _, err = call("fit", "--config", "tiny.yaml", *flags, *again)
     finally:
         for each, handler in handlers.items():  # Lightning ignores Ctrl-C from then on
             signal.signal(each, handler)
@@ -635,8 +636,17 @@ def test_a_signal_keeps_the_last_checkpoint_and_the_run_goes_on(here, monkeypatc
     assert err == "bayesdual: stopped; --ckpt_path last goes on after the last finished epoch.\n"
     checkpoints = {path.name for path in Path("runs/tiny-1/checkpoints").iterdir()}
     assert checkpoints == {"last.ckpt", "experience_1.ckpt", "experience_2.ckpt"}
-    assert call("fit", "--config", "tiny.yaml", "--ckpt_path", "last")[0] == 0
+    assert call("fit", "--config", "tiny.yaml", *again)[0] == 0
     assert json.loads(Path("runs/tiny-1/results.json").read_text())["experiences_learned"] == 5
+    with pytest.MonkeyPatch.context() as patch:  # once it is done, there is nothing to learn
+        patch.setattr("bayesdual.algorithm.BayesDual.loss", None)
+        assert call("fit", "--config", "tiny.yaml", *again)[0] == 0
+
+
+def test_auto_names_its_run_directory(here):
+    expected = "--ckpt_path auto is for fit, which begins in --run_dir DIR or goes on with what is there"
+    assert expected in refused("fit", "--config", "tiny.yaml", "--ckpt_path", "auto")
+    assert expected in refused("test", "--config", "tiny.yaml", "--ckpt_path", "auto", "--run_dir", "runs/x")
 
 
 def test_debug_shows_the_traceback(here):

@@ -796,4 +796,9 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         ("confusion: data of another kind are counted", "pair[place < n].long()", "pair.long()"),
     ),
+    *mutants(
+        "bayesdual/cli/fit.py",
+        "tests/cli/test_fit.py::test_a_signal_keeps_the_last_checkpoint_and_the_run_goes_on",
+        ("auto: always from the beginning", 'return "last" if any(', 'return "last" if not any('),
+    ),
 )
