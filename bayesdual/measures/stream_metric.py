@@ -23,13 +23,15 @@ class StreamMetric(Metric):
     """
 
     full_state_update = False
-    rows: list[Tensor] | Tensor
+    rows: list[Tensor]
 
     def __init__(self, n_experiences: int, learned: int | None = None) -> None:
         super().__init__()
         self.n_experiences = n_experiences
         self.learned = learned
         self.add_state("rows", [], dist_reduce_fx="cat")
+        columns = 1 + len(Answers._fields)
+        self.rows.append(torch.empty(0, columns, dtype=torch.float64))  # a rank that gets no batch is joined by it
 
     def update(self, probabilities: Tensor, y: Tensor, experience: int, aleatoric: Tensor | None = None) -> None:
         """Adds a batch.
@@ -43,7 +45,6 @@ class StreamMetric(Metric):
         known = y if experience < self.n_experiences else torch.zeros_like(y)
         kept = answers_of(probabilities, known, aleatoric)
         place = torch.full_like(kept.confidence, experience)
-        assert isinstance(self.rows, list), "only a metric that is joined over processes holds a tensor"
         self.rows.append(torch.stack([place, *kept], 1))
 
     def compute(self) -> Evaluation:

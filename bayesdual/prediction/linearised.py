@@ -25,9 +25,9 @@ from bayesdual.measures import split_entropy
 from bayesdual.posterior import Posterior
 from bayesdual.prediction.last_layer import logits_and_features
 from bayesdual.prediction.predicted import Predicted
+from bayesdual.stream import Predict
 
 DRAWS = 32  # of logits, for the entropy
-from bayesdual.stream import Predict
 
 
 class Linearised:
