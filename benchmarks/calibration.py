@@ -151,7 +151,7 @@ def peers(members: Sequence[Learner], train: tuple[Tensor, Tensor], held_out: tu
 
     def ensemble(x: Tensor) -> Predicted:
         p = torch.stack([logits_of(member, x).softmax(1) for member in members])
-        return Predicted(p.mean(0), split_entropy(p).aleatoric)
+        return Predicted(p.mean(0), split_entropy(p).epistemic)
 
     return {
         "AdamW": scaled(first),
@@ -179,7 +179,7 @@ def dropping(learner: Learner) -> Way:
             module.train(isinstance(module, nn.Dropout))
         p = torch.stack([logits_of(learner, x).softmax(1) for _ in range(PASSES)])
         learner.eval()
-        return Predicted(p.mean(0), split_entropy(p).aleatoric)
+        return Predicted(p.mean(0), split_entropy(p).epistemic)
 
     return way
 
@@ -205,7 +205,7 @@ def judged(way: Way, test: tuple[Tensor, Tensor], others: Mapping[str, Tensor]) 
 
 def _ordered(way: Way, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     parts = [way(part) for part in x.split(BATCH)]
-    known = [part.aleatoric for part in parts if part.aleatoric is not None]
+    known = [part.epistemic for part in parts if part.epistemic is not None]
     return torch.cat([part.probabilities for part in parts]), y, torch.cat(known) if known else None
 
 

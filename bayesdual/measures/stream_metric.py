@@ -33,17 +33,17 @@ class StreamMetric(Metric):
         columns = 1 + len(Answers._fields)
         self.rows.append(torch.empty(0, columns, dtype=torch.float64))  # a rank that gets no batch is joined by it
 
-    def update(self, probabilities: Tensor, y: Tensor, experience: int, aleatoric: Tensor | None = None) -> None:
+    def update(self, probabilities: Tensor, y: Tensor, experience: int, epistemic: Tensor | None = None) -> None:
         """Adds a batch.
 
         Args:
             probabilities: Predicted class probabilities, shape (B, C).
             y: Labels, shape (B,).
             experience: Index of the experience that the batch is from.
-            aleatoric: See :func:`bayesdual.measures.answers_of`.
+            epistemic: See :func:`bayesdual.measures.answers_of`.
         """
         known = y if experience < self.n_experiences else torch.zeros_like(y)
-        kept = answers_of(probabilities, known, aleatoric)
+        kept = answers_of(probabilities, known, epistemic)
         place = torch.full_like(kept.confidence, experience)
         self.rows.append(torch.stack([place, *kept], 1))
 

@@ -37,4 +37,4 @@ class BySamples:
         last, f, phi = logits_and_features(module, predict, posterior, x, t)
         generator = Generator().manual_seed(0)  # the same weights for each batch, and nothing else draws otherwise
         p = (f + last.deviations(phi, self.samples, generator)).softmax(2)
-        return Predicted(p.mean(0), split_entropy(p).aleatoric)
+        return Predicted(p.mean(0), split_entropy(p).epistemic)

@@ -395,7 +395,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "bayesdual/measures/answers.py",
         "tests/measures/test_answers.py",
-        ("epistemic entropy: all of it", "(self.entropy - self.aleatoric).clamp_min(0)", "self.entropy"),
+        ("aleatoric entropy: all of it", "float((a.entropy - a.epistemic).mean())", "float(a.entropy.mean())"),
         (
             "unfamiliar: by the confidence",
             "(1 - known.confidence, 1 - other.confidence)",
@@ -412,7 +412,11 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "bayesdual/prediction/linearised.py",
         "tests/prediction/test_prediction.py",
-        ("linearised: the entropy of certain weights", "(f + v.sqrt() * e)", "(f + 0 * e)"),
+        (
+            "linearised: a shift of all logits is not known, too",
+            "drawn = f + last.deviations(phi, DRAWS, Generator().manual_seed(0))",
+            "drawn = f + last.variance(phi).sqrt() * last.deviations(phi, DRAWS, Generator().manual_seed(0)).sign()",
+        ),
     ),
     *mutants(
         "bayesdual/learner/learner.py",
