@@ -400,7 +400,7 @@ def main() -> None:
     found, runs = all_runs(args.seeds, (lambda c: latest.get(c.title)) if args.table else store.make)
     ways, over_stream = by_way(found), stream_means(found)
     print("\n".join(["", *table(ways, args.score), "", *stream_table(over_stream)]))
-    print(f"\nseeds {', '.join(map(str, found))}; made by {made_by(runs)}")
+    print(f"\nmean ± sd of seeds {', '.join(map(str, found))}\nmade by {made_by(runs)}")
     if args.figure:
         figure(ways).savefig(args.figure, dpi=110)
         certainty_figure(over_stream).savefig(args.figure.with_stem(f"{args.figure.stem}_stream"), dpi=110)

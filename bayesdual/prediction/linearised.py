@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from bayesdual.measures import split_entropy
 from bayesdual.posterior import Posterior
@@ -37,7 +37,7 @@ class Linearised:
         self, module: nn.Module, predict: Predict, posterior: Posterior | None, x: Tensor, t: Tensor
     ) -> Predicted:
         last, f, phi = logits_and_features(module, predict, posterior, x, t)
-        drawn = f + last.deviations(phi, DRAWS, Generator().manual_seed(0))
+        drawn = f + last.deviations(phi, DRAWS)
         return Predicted(probit(f, last.variance(phi)).softmax(1), split_entropy(drawn.softmax(2)).epistemic)
 
 
