@@ -413,9 +413,9 @@ MUTANTS: tuple[Mutant, ...] = (
         "bayesdual/prediction/linearised.py",
         "tests/prediction/test_prediction.py",
         (
-            "linearised: a shift of all logits is not known, too",
-            "drawn = f + last.deviations(phi, DRAWS)",
-            "drawn = f + last.variance(phi).sqrt() * last.deviations(phi, DRAWS).sign()",
+            "linearised: the noise of the data is the weights'",
+            "(drawn.softmax(2)).epistemic",
+            "(drawn.softmax(2)).aleatoric",
         ),
     ),
     *mutants(
