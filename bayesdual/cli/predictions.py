@@ -25,7 +25,7 @@ def evaluation_of(outputs: Outputs) -> Evaluation:
     metric = StreamMetric(len(outputs))
     for i, batches in enumerate(outputs):
         for batch in batches:
-            metric.update(batch["probabilities"], batch["y"], i, batch["aleatoric"])
+            metric.update(batch["probabilities"], batch["y"], i, batch["epistemic"])
     return metric.compute()
 
 
@@ -34,7 +34,7 @@ def write_predictions(path: Path, outputs: Outputs) -> None:
 
     Where the weights are uncertain, the entropy is there in two parts, too: the data's and the weights'.
     """
-    split = outputs[0][0]["aleatoric"] is not None
+    split = outputs[0][0]["epistemic"] is not None
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         parts = ["aleatoric", "epistemic"] if split else []
@@ -45,7 +45,7 @@ def write_predictions(path: Path, outputs: Outputs) -> None:
                 probability, prediction = p.max(dim=1)
                 numbers = [probability, torch.special.entr(p).sum(1)]
                 if split:
-                    numbers += [batch["aleatoric"], (numbers[1] - batch["aleatoric"]).clamp_min(0)]
+                    numbers += [numbers[1] - batch["epistemic"], batch["epistemic"]]
                 rows = torch.stack(numbers, 1).tolist()
                 for y, k, row in zip(batch["y"].tolist(), prediction.tolist(), rows, strict=True):
                     writer.writerow([i + 1, y, k, *(f"{value:.6f}" for value in row)])

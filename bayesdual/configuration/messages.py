@@ -107,10 +107,10 @@ def wrong_value(key: str, detail: str, settings: Sequence[Setting]) -> str:
         return f"{where} is {setting.value}, which cannot be called: give the dotted name of a function or class."
     if found := re.match(r"Expected a dot import path string: (.*)", detail):
         return f"{where} is {found[1]!r}: give a dotted name, MODULE.NAME."
-    if wanted := types_in(detail.partition("Errors:")[0]):
-        return f"{where} is {given[1] if given else ''!r}: it has to be {' or '.join(wanted)}."
     if setting is not None and isinstance(setting.value, str) and re.search("has no|No module", detail):
         return not_there(where, setting.value, detail)
+    if wanted := types_in(detail.partition("Errors:")[0]):
+        return f"{where} is {given[1] if given else ''!r}: it has to be {' or '.join(wanted)}."
     return f"{where}: {one_line(detail)}."
 
 

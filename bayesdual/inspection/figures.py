@@ -109,7 +109,7 @@ def certainty_figure(over_stream: Sequence[Mapping[str, Any]]) -> Figure:
             axes.plot(steps, [row[group][key] for row in rows], "o-", color=color, label=group)
         if rows and "epistemic" in rows[0][group]:
             own = [row[group]["epistemic"] for row in rows]
-            panels[2].plot(steps, own, "s--", color=color, ms=4, label="of the weights" if group == "old" else None)
+            panels[2].plot(steps, own, "s--", color=color, ms=4)
     apart = [(row["after"], row["told_apart"]["unseen"]) for row in over_stream if "unseen" in row["told_apart"]]
     for key, look in (("entropy", "o-"), ("epistemic", "s--")):
         told = [(step, scores[f"auroc_{key}"]) for step, scores in apart if f"auroc_{key}" in scores]
@@ -117,16 +117,17 @@ def certainty_figure(over_stream: Sequence[Mapping[str, Any]]) -> Figure:
             panels[3].plot(*zip(*told, strict=True), look, color="#5b6770", label=f"by {key}")
     panels[0].set_yscale("log")
     panels[3].axhline(0.5, color="black", lw=0.8, ls=":", label="by chance")
-    names = ("NLL, nats (log)", "ECE", "entropy, nats", "AUROC of unseen")
+    names = ("NLL, nats (log)", "ECE", "entropy, nats (dashed: of the weights)", "AUROC of unseen")
     for axes, name in zip(panels, names, strict=True):
-        axes.set(xlabel="after experience", title=name)
+        axes.set_xlabel("after experience")
+        axes.set_title(name, fontsize=10)
         if len(over_stream) <= WITH_NUMBERS:
             axes.set_xticks([row["after"] for row in over_stream])
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[1:3]:
         axes.set_ylim(bottom=0)
     panels[3].set_ylim(0, 1.02)
-    panels[2].legend(fontsize=7)
+    panels[1].legend(fontsize=7, loc="center right")
     panels[3].legend(fontsize=7, loc="lower left")
     return figure
 

@@ -293,8 +293,8 @@ class Learner(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         x, y, t = batch
-        p, aleatoric = self.predicted(x, t)
-        self._metric.update(p, y, dataloader_idx, aleatoric)
+        p, epistemic = self.predicted(x, t)
+        self._metric.update(p, y, dataloader_idx, epistemic)
 
     def on_validation_end(self) -> None:
         self.latest_evaluation = evaluation = self._metric.compute()
@@ -315,7 +315,7 @@ class Learner(LightningModule):
         self.latest_evaluation = self._metric.compute()
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor | None]:
-        """Returns ``probabilities`` (B, C), labels ``y`` (B,) and, by a posterior, ``aleatoric`` entropy (B,)."""
+        """Returns ``probabilities`` (B, C), labels ``y`` (B,) and, by a posterior, ``epistemic`` entropy (B,)."""
         x, y, t = batch
         return {**self.predicted(x, t)._asdict(), "y": y}
 

@@ -3,7 +3,7 @@
 A few numbers are kept of each example, p being the predicted probabilities and p_s those by sample s of the weights:
 
     confidence max_k p_k    right 1[y = argmax_k p_k]    nll -ln p_y    distance sum_k (p_k - 1[y = k])^2
-    entropy H(p)            aleatoric mean_s H(p_s), where the weights are uncertain
+    entropy H(p)            epistemic H(mean_s p_s) - mean_s H(p_s), where the weights are uncertain
 
 All measures follow from these, of all examples or of some; so one pass over the data gives all.
 """
@@ -31,7 +31,7 @@ Measured = dict[str, float]
 class Answers(NamedTuple):
     """What is kept of B answers, each of shape (B,) and in float64; see the equations.
 
-    ``aleatoric`` is NaN where a prediction knows no other weights than the mean's.
+    ``epistemic`` is NaN where a prediction takes the weights as certain.
     """
 
     confidence: Tensor
@@ -39,37 +39,36 @@ class Answers(NamedTuple):
     nll: Tensor
     distance: Tensor
     entropy: Tensor
-    aleatoric: Tensor
+    epistemic: Tensor
 
     def where(self, mask: Tensor) -> Answers:
         """Those of some examples, by booleans of shape (B,)."""
         return Answers(*(values[mask] for values in self))
 
     @property
-    def epistemic(self) -> Tensor | None:
-        """What the weights are unsure of, H(p) - mean_s H(p_s), shape (B,); None where that is not known."""
-        return None if bool(self.aleatoric.isnan().all()) else (self.entropy - self.aleatoric).clamp_min(0)
+    def splits(self) -> bool:
+        """Whether the entropy is known in its two parts."""
+        return not bool(self.epistemic.isnan().all())
 
 
-def answers_of(p: Tensor, y: Tensor, aleatoric: Tensor | None = None) -> Answers:
+def answers_of(p: Tensor, y: Tensor, epistemic: Tensor | None = None) -> Answers:
     """What is kept of predictions.
 
     Args:
         p: Class probabilities, shape (B, C).
         y: Labels, shape (B,).
-        aleatoric: Mean entropy over samples of the weights, nats, shape (B,); None: these are not sampled.
+        epistemic: What of their entropy the weights are the reason of, nats, shape (B,); None: these are certain.
     """
     nll = -p.gather(1, y[:, None]).squeeze(1).double().clamp_min(1e-38).log()
     entropy = torch.special.entr(p.double()).sum(1)
-    unsampled = torch.full_like(entropy, torch.nan)
-    own = unsampled if aleatoric is None else aleatoric.double()
-    return Answers(*confidence_and_right(p, y), nll, squared_distance(p, y), entropy, own)
+    weights = torch.full_like(entropy, torch.nan) if epistemic is None else epistemic.double()
+    return Answers(*confidence_and_right(p, y), nll, squared_distance(p, y), entropy, weights)
 
 
 def measured(a: Answers) -> Measured:
     """Accuracy, NLL (nats), ECE, adaptive ECE, Brier, AURC and mean entropy (nats) of one or more answers.
 
-    Where the weights were sampled, the entropy also in two parts, ``aleatoric`` and ``epistemic``.
+    Where the weights are uncertain, the entropy also in two parts, ``aleatoric`` and ``epistemic``.
     """
     result = {
         "accuracy": float(a.right.mean()),
@@ -80,22 +79,22 @@ def measured(a: Answers) -> Measured:
         "aurc": risk_of_confident(a.confidence, a.right),
         "entropy": float(a.entropy.mean()),
     }
-    if (epistemic := a.epistemic) is not None:
-        result |= {"aleatoric": float(a.aleatoric.mean()), "epistemic": float(epistemic.mean())}
+    if a.splits:
+        result |= {"aleatoric": float((a.entropy - a.epistemic).mean()), "epistemic": float(a.epistemic.mean())}
     return result
 
 
 def told_apart(known: Answers, other: Answers) -> Measured:
     """How well data of another kind are told from data like those learned: AUROC and FPR95 by each score.
 
-    The scores are ``max_probability`` (1 - the confidence), ``entropy`` and, where the weights were sampled,
+    The scores are ``max_probability`` (1 - the confidence), ``entropy`` and, where the weights are uncertain,
     ``epistemic``; see :func:`bayesdual.measures.ood_auroc`.
     """
     scores = {
         "max_probability": (1 - known.confidence, 1 - other.confidence),
         "entropy": (known.entropy, other.entropy),
     }
-    if known.epistemic is not None and other.epistemic is not None:
+    if known.splits and other.splits:
         scores["epistemic"] = known.epistemic, other.epistemic
     return {f"auroc_{name}": ood_auroc(*both) for name, both in scores.items()} | {
         f"fpr95_{name}": ood_fpr(*both) for name, both in scores.items()

@@ -24,30 +24,32 @@ class StreamMetric(Metric):
     """
 
     full_state_update = False
-    rows: list[Tensor] | Tensor
+    n_classes: Tensor
+    rows: list[Tensor]
 
     def __init__(self, n_experiences: int, learned: int | None = None) -> None:
         super().__init__()
         self.n_experiences = n_experiences
         self.learned = learned
-        self.n_classes = 0  # known with the first batch
+        self.add_state("n_classes", torch.zeros((), dtype=torch.int64), dist_reduce_fx="max")
         self.add_state("rows", [], dist_reduce_fx="cat")
+        columns = 2 + len(Answers._fields)
+        self.rows.append(torch.empty(0, columns, dtype=torch.float64))  # a rank that gets no batch is joined by it
 
-    def update(self, probabilities: Tensor, y: Tensor, experience: int, aleatoric: Tensor | None = None) -> None:
+    def update(self, probabilities: Tensor, y: Tensor, experience: int, epistemic: Tensor | None = None) -> None:
         """Adds a batch.
 
         Args:
             probabilities: Predicted class probabilities, shape (B, C).
             y: Labels, shape (B,).
             experience: Index of the experience that the batch is from.
-            aleatoric: See :func:`bayesdual.measures.answers_of`.
+            epistemic: See :func:`bayesdual.measures.answers_of`.
         """
         known = y if experience < self.n_experiences else torch.zeros_like(y)
-        kept = answers_of(probabilities, known, aleatoric)
+        kept = answers_of(probabilities, known, epistemic)
         place = torch.full_like(kept.confidence, experience)
         pair = known * probabilities.shape[1] + probabilities.argmax(1)  # of a class and the class it was taken for
-        self.n_classes = probabilities.shape[1]
-        assert isinstance(self.rows, list), "only a metric that is joined over processes holds a tensor"
+        self.n_classes.fill_(probabilities.shape[1])
         self.rows.append(torch.stack([place, pair.double(), *kept], 1))
 
     def compute(self) -> Evaluation:
@@ -55,7 +57,8 @@ class StreamMetric(Metric):
         place, pair, *columns = dim_zero_cat(self.rows).unbind(1)
         kept, n, learned = Answers(*columns), self.n_experiences, self.learned
         of_all = measured(kept.where(place < n))
-        pairs = pair[place < n].long().bincount(minlength=self.n_classes**2)
+        n_classes = int(self.n_classes)
+        pairs = pair[place < n].long().bincount(minlength=n_classes**2)
         last = n - 1 if learned is None else learned
         seen, unseen = place <= last, (place > last) & (place < n)
         groups = {} if learned is None else {"old": place < last, "new": place == last, "unseen": unseen}
@@ -65,7 +68,7 @@ class StreamMetric(Metric):
             "nll": of_all["nll"],
             "ece": of_all["ece"],
             "measures": of_all,
-            "confusion": pairs.view(self.n_classes, -1).tolist(),
+            "confusion": pairs.view(n_classes, n_classes).tolist(),
             "reliability": reliability(*kept.where(place < n)[:2]),
             "groups": {name: measured(kept.where(mask)) for name, mask in groups.items() if mask.any()},
             "told_apart": {

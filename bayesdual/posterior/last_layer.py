@@ -163,18 +163,25 @@ class LastLayerPosterior:
         phi = self._with_one(features)
         return torch.stack([((phi @ s) * phi).sum(1) for s in self._covariances], 1).to(features.device)
 
-    def deviations(self, features: Tensor, samples: int, generator: torch.Generator | None = None) -> Tensor:
+    @cached_property
+    def _draws(self) -> dict[tuple[int, int], Tensor]:
+        """Sampled weights less their mean, each of shape (S, C, K), by their number and seed."""
+        return {}
+
+    def deviations(self, features: Tensor, samples: int, seed: int = 0) -> Tensor:
         """How far sampled weights take the logits from the mean's, shape (S, B, C); errors as :meth:`precision`.
 
         Args:
             features: Inputs of the layer, shape (B, D).
             samples: S.
-            generator: Source of randomness, on the CPU.
+            seed: Of the weights: those of a seed are drawn once, and are the same for all inputs.
         """
-        classes, size = self.probabilities.shape[1], self.features.shape[1]
-        noise = torch.randn(classes * size, samples, generator=generator).to(self._factor)
-        weights = torch.linalg.solve_triangular(self._factor.T, noise, upper=True).T.view(samples, classes, size)
-        return (self._with_one(features) @ weights.mT).to(features.device)
+        if (samples, seed) not in self._draws:
+            classes, size = self.probabilities.shape[1], self.features.shape[1]
+            noise = torch.randn(classes * size, samples, generator=torch.Generator().manual_seed(seed))
+            drawn = torch.linalg.solve_triangular(self._factor.T, noise.to(self._factor), upper=True)
+            self._draws[samples, seed] = drawn.T.view(samples, classes, size)
+        return (self._with_one(features) @ self._draws[samples, seed].mT).to(features.device)
 
     def _with_one(self, features: Tensor) -> Tensor:
         return F.pad(features.to(self.features), (0, self.features.shape[1] - features.shape[1]), value=1.0)

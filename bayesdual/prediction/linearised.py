@@ -1,10 +1,11 @@
 """Prediction by the exact variance of the logits that is due to the last layer, in one forward pass.
 
     p = softmax(f / sqrt(1 + pi v / 8)),    v_c = phi^T [H^-1]_cc phi
-    aleatoric = mean over draws of H(softmax(f + sqrt(v) e)),    e ~ N(0, I), the same for every input
 
 with H the precision of all weights of the last layer jointly (``bayesdual/posterior/last_layer.py``). In the last layer
 the network is linear, so that the logits are Gaussian without an approximation.
+
+What the weights are unsure of is the mutual information by samples of them, which a shift does not touch.
 
 The factor takes each logit for itself. A shift of all logits, which softmax does not see and only the prior holds, is
 part of every v_c, and makes this less sure than the average over samples is; on Fashion-MNIST the former is the better
@@ -18,16 +19,15 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from bayesdual.measures import split_entropy
 from bayesdual.posterior import Posterior
 from bayesdual.prediction.last_layer import logits_and_features
 from bayesdual.prediction.predicted import Predicted
-
-DRAWS = 32  # of logits, for the entropy
 from bayesdual.stream import Predict
+
+DRAWS = 32  # of the weights, for what they are unsure of
 
 
 class Linearised:
@@ -37,9 +37,8 @@ class Linearised:
         self, module: nn.Module, predict: Predict, posterior: Posterior | None, x: Tensor, t: Tensor
     ) -> Predicted:
         last, f, phi = logits_and_features(module, predict, posterior, x, t)
-        v = last.variance(phi)
-        e = torch.randn(DRAWS, 1, f.shape[1], generator=torch.Generator().manual_seed(0)).to(f)
-        return Predicted(probit(f, v).softmax(1), split_entropy((f + v.sqrt() * e).softmax(2)).aleatoric)
+        drawn = f + last.deviations(phi, DRAWS)
+        return Predicted(probit(f, last.variance(phi)).softmax(1), split_entropy(drawn.softmax(2)).epistemic)
 
 
 def probit(f: Tensor, v: Tensor) -> Tensor:

@@ -12,10 +12,9 @@ class Predicted(NamedTuple):
 
     Attributes:
         probabilities: Of the classes, shape (B, C).
-        aleatoric: Mean entropy of what the uncertain weights say, nats, shape (B,); what the entropy of
-            ``probabilities`` has beyond it is the weights' (``bayesdual/measures/entropy.py``). None: the weights are
-            taken as certain.
+        epistemic: What of their entropy the uncertain weights are the reason of, the mutual information of label and
+            weights (``bayesdual/measures/entropy.py``), nats, shape (B,). None: the weights are taken as certain.
     """
 
     probabilities: Tensor
-    aleatoric: Tensor | None = None
+    epistemic: Tensor | None = None

@@ -7,7 +7,7 @@ One forward pass gives f and phi.
 
 from __future__ import annotations
 
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from bayesdual.measures import split_entropy
 from bayesdual.posterior import Posterior
@@ -35,6 +35,5 @@ class BySamples:
         self, module: nn.Module, predict: Predict, posterior: Posterior | None, x: Tensor, t: Tensor
     ) -> Predicted:
         last, f, phi = logits_and_features(module, predict, posterior, x, t)
-        generator = Generator().manual_seed(0)  # the same weights for each batch, and nothing else draws otherwise
-        p = (f + last.deviations(phi, self.samples, generator)).softmax(2)
-        return Predicted(p.mean(0), split_entropy(p).aleatoric)
+        p = (f + last.deviations(phi, self.samples)).softmax(2)
+        return Predicted(p.mean(0), split_entropy(p).epistemic)

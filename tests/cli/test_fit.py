@@ -158,7 +158,27 @@ def test_evaluating_the_last_checkpoint_gives_the_accuracy_of_the_run(in_learned
     status, out, _ = call("test", "--config", "tiny.yaml", "--ckpt_path", "last")
     assert status == 0
     assert re.search(rf"average +{results['average_accuracy']:.4f}", out)
-    assert re.search(rf"NLL +{results['nll']:.4f}", out)
+    for key, name in (("nll", "NLL"), ("ece", "ECE"), ("brier", "Brier"), ("aurc", "AURC"), ("entropy", "entropy")):
+        assert re.search(rf" {name} +{results[key]:.4f}", out), key
+    left = json.loads((in_learned / "test.json").read_text())
+    assert left["measures"] == pytest.approx({key: results[key] for key in left["measures"]}, rel=1e-5)
+    assert [left["groups"][g] for g in ("old", "new")] == [
+        pytest.approx(results["over_stream"][-1][g], rel=1e-5) for g in ("old", "new")
+    ]
+
+
+def test_data_of_another_kind_are_given_where_a_checkpoint_is_evaluated(in_learned, tmp_path):
+    spec = "{class_path: bayesdual.scenarios.PermutedDigits, init_args: {n_experiences: 2, seed: 3}}"
+    (tmp_path / "ood.yaml").write_text(f"data:\n  ood: {spec}\n")
+    given = ["--config", "tiny.yaml", "--ckpt_path", "last"]
+    for more in (["--config", tmp_path / "ood.yaml"], ["--data.ood", "bayesdual.scenarios.PermutedDigits"]):
+        status, out, err = call("test", *given, *more)
+        assert status == 0, err
+        apart = json.loads((in_learned / "test.json").read_text())["told_apart"]["ood"]
+        assert 0.5 < apart["auroc_entropy"] <= 1
+        assert re.search(rf"other data, by entropy: AUROC +{apart['auroc_entropy']:.4f}", out)
+    text = refused("test", *given, "--data.ood", "bayesdual.scenarios.PermutedFMNST")
+    assert "data.ood" in text and "PermutedFMNIST" in text
 
 
 def test_a_run_is_found_by_its_own_configuration_from_another_folder(learned, tmp_path, monkeypatch):
@@ -190,6 +210,16 @@ def test_predictions_have_one_row_for_each_test_example(in_learned):
     assert len(rows) == 359
     assert sum(hits) / len(hits) == pytest.approx(results["accuracy_matrix"][-1][0])
     assert all(0 <= float(row["probability"]) <= 1 for row in rows)
+    assert sum(float(row["entropy"]) for row in rows) / len(rows) == pytest.approx(results["entropy"], abs=1e-5)
+    assert "epistemic" not in rows[0] and re.search(rf"AURC +{results['aurc']:.4f}", out)
+
+
+def test_by_a_posterior_predictions_have_the_entropy_in_two_parts(in_learned):
+    status, _, err = call("predict", "--config", "tiny.yaml", "--ckpt_path", "last", "--model.prediction", "linearised")
+    assert status == 0, err
+    rows = list(csv.DictReader((in_learned / "predictions.csv").open()))
+    parts = [[float(row[key]) for key in ("entropy", "aleatoric", "epistemic")] for row in rows]
+    assert all(abs(whole - a - e) < 1e-5 or e == 0 for whole, a, e in parts) and any(e > 0.01 for *_, e in parts)
 
 
 def test_a_stopped_run_goes_on_to_the_same_results(here, learned):

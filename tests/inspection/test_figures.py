@@ -6,6 +6,7 @@ import torch
 
 from bayesdual.inspection import (
     accuracy_figure,
+    certainty_figure,
     is_images,
     losses_figure,
     memory_figure,
@@ -89,3 +90,23 @@ def test_an_image_without_contrast_is_drawn():
 def test_images_have_one_or_three_channels():
     assert is_images(torch.zeros(2, 1, 4, 4)) and is_images(torch.zeros(2, 3, 4, 4))
     assert not is_images(torch.zeros(2, 2, 4, 4)) and not is_images(torch.zeros(2, 16))
+
+
+@pytest.mark.parametrize("posterior", [False, True])
+def test_certainty_is_drawn_of_each_group_after_the_experiences_that_have_it(posterior):
+    def of(value):
+        measures = {"nll": value, "ece": value / 10, "entropy": value / 2}
+        return {**measures, "epistemic": value / 4} if posterior else measures
+
+    apart = {"unseen": {"auroc_entropy": 0.7, **({"auroc_epistemic": 0.8} if posterior else {})}}
+    rows = [
+        {"after": 1, "new": of(0.1), "unseen": of(6.0), "told_apart": apart},
+        {"after": 2, "old": of(0.4), "new": of(0.2), "told_apart": {}},
+    ]
+    nll, ece, entropy, auroc = certainty_figure(rows).axes
+    expected = {"old": [(2, 0.4)], "new": [(1, 0.1), (2, 0.2)], "unseen": [(1, 6.0)]}
+    for axes, scale in ((nll, 1), (ece, 10)):
+        shown = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in axes.lines}
+        assert shown == {name: [(x, y / scale) for x, y in points] for name, points in expected.items()}
+    assert len(entropy.lines) == (6 if posterior else 3)
+    assert [list(line.get_ydata()) for line in auroc.lines] == [[0.7], *([[0.8]] if posterior else []), [0.5, 0.5]]

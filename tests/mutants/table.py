@@ -381,16 +381,51 @@ MUTANTS: tuple[Mutant, ...] = (
         ("accuracy of what was seen: of all", "accuracy[-1][: len(accuracy)]", "accuracy[-1]"),
     ),
     *mutants(
-        "bayesdual/measures/stream_metric.py",
+        "bayesdual/measures/calibration.py",
         "tests/measures/test_measures.py",
         ("ECE: 10 bins", "CALIBRATION_BINS = 15", "CALIBRATION_BINS = 10"),
+        ("ECE: differences of bins cancel", "gaps.abs().sum()", "gaps.sum().abs()"),
+    ),
+    *mutants(
+        "bayesdual/measures/answers.py",
+        "tests/measures/test_measures.py",
+        ("NLL: of what is predicted", "-p.gather(1, y[:, None])", "-p.max(1, keepdim=True).values"),
+        ("NLL: a sum", "float(a.nll.mean())", "float(a.nll.sum())"),
+    ),
+    *mutants(
+        "bayesdual/measures/answers.py",
+        "tests/measures/test_answers.py",
+        ("aleatoric entropy: all of it", "float((a.entropy - a.epistemic).mean())", "float(a.entropy.mean())"),
         (
-            "ECE: differences of bins cancel",
-            "(self.bin_correct - self.bin_confidence).abs().sum()",
-            "(self.bin_correct - self.bin_confidence).sum().abs()",
+            "unfamiliar: by the confidence",
+            "(1 - known.confidence, 1 - other.confidence)",
+            "(known.confidence, other.confidence)",
         ),
-        ("NLL: of what is predicted", "probabilities.gather(1, y[:, None])", "confidence[:, None]"),
-        ("NLL: a sum", "(self.nll_sum / total)", "self.nll_sum"),
+    ),
+    *mutants(
+        "bayesdual/measures/stream_metric.py",
+        "tests/measures/test_answers.py",
+        ("stream metric: other data count to the stream", "measured(kept.where(place < n))", "measured(kept)"),
+        ("stream metric: what is new is old, too", '"old": place < last', '"old": place <= last'),
+        ("stream metric: what is new is unseen, too", "(place > last) & (place < n)", "(place >= last) & (place < n)"),
+    ),
+    *mutants(
+        "bayesdual/prediction/linearised.py",
+        "tests/prediction/test_prediction.py",
+        (
+            "linearised: the noise of the data is the weights'",
+            "(drawn.softmax(2)).epistemic",
+            "(drawn.softmax(2)).aleatoric",
+        ),
+    ),
+    *mutants(
+        "bayesdual/learner/learner.py",
+        "tests/learner/test_answers.py",
+        (
+            "evaluation: what was learned is asked of the data",
+            "max(stream.experience, len(self.history.accuracy)) - 1",
+            "stream.experience - 1",
+        ),
     ),
     *mutants(
         "bayesdual/stream/loaders.py",

@@ -50,23 +50,29 @@ def test_samples_approach_the_mean_over_gaussian_logits():
 def test_the_mean_needs_no_posterior():
     network, _ = known()
     predict = lambda x, t: network(x)  # noqa: E731
-    p, aleatoric = prediction_by("mean")(network, predict, None, X, T)
-    assert torch.equal(p, predict(X, T).softmax(1)) and aleatoric is None
+    p, epistemic = prediction_by("mean")(network, predict, None, X, T)
+    assert torch.equal(p, predict(X, T).softmax(1)) and epistemic is None
 
 
 @pytest.mark.parametrize("name", ["samples", "linearised"])
-def test_the_entropy_of_uncertain_weights_is_split_and_each_input_is_for_itself(name):
+def test_what_weights_are_unsure_of_is_of_each_input_and_blind_to_a_shift_of_all_logits(name):
     network, posterior = known()
     predict = lambda x, t: network(x)  # noqa: E731
-    p, aleatoric = prediction_by(name, 2000)(network, predict, posterior, X, T)
-    total = torch.special.entr(p).sum(1)
-    assert float(aleatoric[1]) == pytest.approx(math.log(2), abs=1e-6)  # an input of zeros: no weight matters
-    assert bool((aleatoric[[0, 2]] < total[[0, 2]] - 0.02).all())
-    alone = prediction_by(name, 2000)(network, predict, posterior, X[2:], T[2:])
-    assert torch.allclose(alone.aleatoric, aleatoric[2:], atol=1e-6)
+    p, epistemic = prediction_by(name, 32)(network, predict, posterior, X, T)
+    assert float(epistemic[1]) == 0 and bool((epistemic[[0, 2]] > 0.02).all())  # of an input of zeros no weight matters
+    assert bool((epistemic <= torch.special.entr(p).sum(1) + 1e-6).all())
+    alone = prediction_by(name, 32)(network, predict, posterior, X[2:], T[2:])
+    assert torch.allclose(alone.epistemic, epistemic[2:], atol=1e-6)
     sure = Posterior(posterior.mean, {}, 1e9, replace(posterior.last_layer, prior_precision=1e9))
-    p, aleatoric = prediction_by(name)(network, predict, sure, X, T)
-    assert torch.allclose(aleatoric, torch.special.entr(p).sum(1), atol=1e-4)
+    assert float(prediction_by(name)(network, predict, sure, X, T).epistemic.max()) < 1e-4
+    phi = torch.tensor(
+        [[30.0, 0.0]]
+    )  # data that leave the shift of both logits to the prior, and hold their difference
+    held = replace(posterior.last_layer, features=phi, weights=torch.tensor([1e4]))
+    shifted = Posterior(posterior.mean, {}, 0.5, held)
+    first = torch.tensor([[1.0, 0.0]])
+    assert float(held.variance(first).min()) > 0.9
+    assert float(prediction_by(name)(network, predict, shifted, first, T[:1]).epistemic) < 1e-4
 
 
 def test_classes_that_cannot_be_stay_impossible_and_variance_makes_less_sure():
