@@ -14,7 +14,8 @@ class History:
     """Evaluations after each experience, and clocks that go on where a stopped run left them.
 
     Attributes:
-        accuracy: The accuracy matrix so far: row i after experience i, column j the experience evaluated.
+        accuracy: The accuracy matrix so far: row i after experience i, column j the experience evaluated; NaN where it
+            was not: experiences not known yet then, and those whose test data cannot be had any more.
         untrained: Accuracy of the untrained network on each experience; empty if it was not evaluated.
         nll: Negative log-likelihood on the whole stream in the latest evaluation, nats per example.
         ece: Expected calibration error there, between 0 and 1.
@@ -31,6 +32,8 @@ class History:
 
     def record(self, evaluation: measures.Evaluation) -> None:
         """Adds the evaluation after an experience."""
+        width = len(evaluation["accuracy"])
+        self.accuracy = [[*row, *[float("nan")] * (width - len(row))] for row in self.accuracy]
         self.accuracy.append(evaluation["accuracy"])
         self.nll, self.ece = evaluation["nll"], evaluation["ece"]
 

@@ -12,6 +12,7 @@ from bayesdual.measures.continual import (
     average_accuracy,
     average_seen_accuracy,
     backward_transfer,
+    best,
     forgetting,
     forward_transfer,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "average_accuracy",
     "average_seen_accuracy",
     "backward_transfer",
+    "best",
     "brier",
     "forgetting",
     "forward_transfer",
