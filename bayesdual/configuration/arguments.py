@@ -185,7 +185,7 @@ def name_of_run(argv: list[str]) -> str:
 
 def run_of_config(path: Path) -> Path | None:
     """The run directory that a configuration was left in, if it was."""
-    is_of_run = path.name == "config.yaml" and (path.parent / "checkpoints").is_dir()
+    is_of_run = re.fullmatch(r"config(-\d+)?\.yaml", path.name) and (path.parent / "checkpoints").is_dir()
     return path.parent if is_of_run else None
 
 

@@ -183,7 +183,8 @@ class StreamDataModule(LightningDataModule):
         Raises:
             ValueError: The checkpoint is of another stream.
         """
-        self.own_description(), self._own_fingerprint()  # read once
+        self._own_fingerprint()  # read once, for both
+        self.own_description()
         placed = copy(self)
         placed.load_state_dict(state_dict)
         return placed

@@ -341,7 +341,7 @@ class Learner(LightningModule):
             self.history.record(evaluation)
             matrix = self.history.accuracy
             self._log(
-                {f"accuracy/experience_{j + 1}": a for j, a in enumerate(matrix[-1])}
+                {f"accuracy/experience_{j + 1}": a for j, a in enumerate(matrix[-1]) if not math.isnan(a)}
                 | {"average_accuracy": measures.average_accuracy(matrix), "forgetting": measures.forgetting(matrix)}
                 | {"average_accuracy_seen": measures.average_seen_accuracy(matrix)}
                 | {"nll": self.history.nll, "ece": self.history.ece}

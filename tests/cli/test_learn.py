@@ -56,8 +56,7 @@ def test_data_that_are_gone_are_said_and_left_out_and_the_head_grows_on(beside_m
     assert row[:2] == [None, None] and None not in row[2:]
     assert results("runs/more")["average_accuracy"] == pytest.approx(sum(row[2:]) / 2)
     assert Path("runs/more/config-3.yaml").exists()
-    checkpoint = "runs/more/checkpoints/last.ckpt"
-    status, out, err = call("test", "--config", "runs/more/config-3.yaml", "--ckpt_path", checkpoint)
+    status, out, err = call("test", "--config", "runs/more/config-3.yaml", "--ckpt_path", "last")
     assert status == 0 and f"{row[3]:.4f}" in out, err
     assert call("inspect", "runs/more", "--output", "page")[0] == 0
 

@@ -795,7 +795,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "bayesdual/learner/learner.py",
         "tests/learner/test_more.py",
         ("more: a new optimizer", "carry_over(optimizer, self._optimizer_state)", "pass"),
-        ("more: other inputs", "inputs.refuse_others(self._inputs)", "pass"),
+        ("more: other inputs", "learned.refuse_others(inputs)", "pass"),
     ),
     *mutants(
         "bayesdual/learner/growth.py",
@@ -809,12 +809,12 @@ MUTANTS: tuple[Mutant, ...] = (
         ("more: a head that grows forgets", "corner(wider, old.shape).copy_(old)", "pass"),
     ),
     *mutants(
-        "bayesdual/serving/export.py",
+        "bayesdual/serving/to_files.py",
         "tests/serving/test_serving.py",
         ("export: not normalised", "if x.dtype == torch.uint8 and mean:", "if False:"),
     ),
     *mutants(
-        "bayesdual/serving/load.py",
+        "bayesdual/serving/from_run.py",
         "tests/serving/test_serving.py",
         ("serving: task labels do not mask", 'saved["state_dict"].get("task_mask")', "None"),
         ("serving: damage is not looked for", "and not is_damaged(checkpoint)", ""),

@@ -152,11 +152,11 @@ def test_exported_programs_and_tensors_say_the_same(served, tmp_path):
     folder, model, x = served
     predictor = load(folder)
     export(predictor, tmp_path / "model.pt2")
-    about = {"bayesdual.json": ""}
+    about = {"about.json": ""}
     program = torch.export.load(tmp_path / "model.pt2", extra_files=about).module()
     for n in (1, 5, len(x)):
         torch.testing.assert_close(program(x[:n]), predictor.predict_proba(x[:n]), rtol=0, atol=1e-6)
-    assert json.loads(about["bayesdual.json"])["classes"] == list(NAMES)
+    assert json.loads(about["about.json"])["classes"] == list(NAMES)
     export(predictor, tmp_path / "model.safetensors")
     tensors, header = read_tensors(tmp_path / "model.safetensors", "network")
     assert header["format"] == "bayesdual-network-1" and tensors.keys() == model.network.state_dict().keys()

@@ -68,7 +68,7 @@ def _example(predictor: Predictor) -> Tensor:
 def _as_program(predictor: Predictor, path: Path) -> None:
     any_number = {"x": {0: torch.export.Dim("batch")}}
     program = torch.export.export(Probabilities(predictor).eval(), (_example(predictor),), dynamic_shapes=any_number)
-    about = {"bayesdual.json": json.dumps(_about(predictor))}
+    about = {"about.json": json.dumps(_about(predictor))}
     write_whole(path, lambda temporary: torch.export.save(program, temporary, extra_files=about))
 
 
