@@ -20,6 +20,7 @@ __all__ = [
     "StreamDataModule",
     "__version__",
     "function_variance",
+    "load",
     "sensitivities",
 ]
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from bayesdual.kprior import KroneckerPrior
     from bayesdual.learner import Learner, StreamDataModule
     from bayesdual.posterior import Posterior, function_variance, sensitivities
+    from bayesdual.serving import load
 else:
     _HOMES = {
         "BayesDual": "algorithm",
@@ -38,6 +40,7 @@ else:
         "Posterior": "posterior",
         "StreamDataModule": "learner",
         "function_variance": "posterior",
+        "load": "serving",
         "sensitivities": "posterior",
     }
     __getattr__, __dir__ = attach(__name__, _HOMES, {"learner": "lightning"})

@@ -53,6 +53,8 @@ def stopped(argv: list[str], status: int) -> int:
     advice = ""
     if "fit" in argv:
         advice = "; --ckpt_path last goes on after the last finished epoch"
+    elif argv[:1] == ["learn"]:
+        advice = "; the same command goes on after the last finished epoch"
     elif argv[:1] == ["compare"]:
         advice = "; the same command goes on from the runs that are finished"
     print(f"bayesdual: stopped{advice}.", file=sys.stderr)

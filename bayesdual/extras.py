@@ -11,6 +11,7 @@ MODULES = {
     "lightning": _LIGHTNING,
     "avalanche": _AVALANCHE,
     "sklearn": ("sklearn",),
+    "onnx": ("onnx", "onnxscript"),
     "transformers": ("accelerate", "transformers"),
     "all": (*_LIGHTNING, *_AVALANCHE, *_COMMANDS),
 }

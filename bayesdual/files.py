@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,16 @@ def is_damaged(path: str | Path) -> bool:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes a JSON file."""
-    write_whole(path, lambda p: p.write_text(json.dumps(value, indent=2) + "\n"))
+    """Writes a JSON file; a number that is NaN, which JSON does not have, is null in it."""
+    write_whole(path, lambda p: p.write_text(json.dumps(_without_nan(value), indent=2) + "\n"))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def append_line(path: str | Path, line: str) -> None:

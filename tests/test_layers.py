@@ -10,7 +10,7 @@ FLOORS = (
     ("ivon", "measures", "models", "schedule", "stream"),
     ("posterior", "scenarios"),
     ("kprior", "memory", "merging", "prediction"),
-    ("conformal",),
+    ("conformal", "serving"),
     ("algorithm",),
     ("integrations", "learner"),
     ("configuration", "inspection"),

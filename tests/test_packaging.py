@@ -29,6 +29,7 @@ CORE = (
     "models",
     "posterior",
     "scenarios",
+    "serving",
     "stream",
 )
 NEEDS_LIGHTNING, NEEDS_AVALANCHE = (f"pip install 'bayesdual[{extra}]'." for extra in ("lightning", "avalanche"))

@@ -57,13 +57,22 @@ RANK_ZERO = "BAYESDUAL_RUN_DIR"  # environment variable through which the proces
 class SaveConfig(SaveConfigCallback):
     """Writes the resolved configuration to the run directory."""
 
-    def __init__(self, parser: LightningArgumentParser, config: Namespace, directory: Path) -> None:
+    def __init__(
+        self, parser: LightningArgumentParser, config: Namespace, directory: Path, name: str = "config.yaml"
+    ) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
-        self._directory = directory
+        self._path = directory / name
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Waits until the run is known to begin."""
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            self.save_config(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
         text = yaml.safe_dump(settings_of(self.parser, self.config), sort_keys=False)
-        write_whole(self._directory / "config.yaml", lambda path: path.write_text(text))
+        write_whole(self._path, lambda path: path.write_text(text))
 
 
 def settings_of(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
@@ -166,7 +175,7 @@ class Cli(LightningCLI):
             self._checkpoint = newest_whole(self.run_dir / CHECKPOINTS) if last else Path(config.ckpt_path)
             check_checkpoint(self._checkpoint)
             if self._command == "fit" and rank == 0:
-                check_resumed(self._checkpoint, settings_of(self._parser(self._command), config))
+                self._check_settings(config)
         if self._command == "fit" and make_directory(self.run_dir):
             self._unused_run = self.run_dir
         if self._command == "fit" and rank == 0:
@@ -233,6 +242,11 @@ class Cli(LightningCLI):
         write_json(self.run_dir / f"{self._command}.json", evaluation)
 
     # -- run directories
+
+    def _check_settings(self, config: Namespace) -> None:
+        """Refuses settings with which a run cannot go on."""
+        assert self._checkpoint is not None, "there is one to go on from"
+        check_resumed(self._checkpoint, settings_of(self._parser(self._command), config))
 
     def _choose_run_dir(self, config: Namespace) -> Path:
         if config.ckpt_path is None and self._command != "fit":

@@ -44,6 +44,18 @@ def run(argv: list[str]) -> None:
         from bayesdual.cli import merge
 
         merge.main(argv[1:])
+    elif command == "learn":
+        from bayesdual.cli import learn
+
+        learn.main(argv[1:])
+    elif command == "export":
+        from bayesdual.cli import export
+
+        export.main(argv[1:])
+    elif command == "predict" and any(word.partition("=")[0] == "--input" for word in argv):
+        from bayesdual.cli import predict
+
+        predict.main(argv[1:])
     elif command == "inspect":
         from bayesdual.cli import inspect
 

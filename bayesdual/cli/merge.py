@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
-from typing import Any, NoReturn
+from typing import Any
 
 from rich import box
 from rich import print as rich_print
 from rich.table import Table
 
-from bayesdual.configuration import CommandLineError
+from bayesdual.cli.words import WordParser
 from bayesdual.merging import METHODS, merge_files
 
 OPTIONS = {
@@ -24,21 +23,13 @@ OPTIONS = {
 QUIET_SECONDS = 5.0  # before and between lines of progress
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        raise CommandLineError(f"merge: {message}; --help shows all arguments.")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> WordParser:
     """Of the words after ``merge``."""
-    result = Parser(
-        prog="python -m bayesdual merge",
+    result = WordParser(
+        "merge",
         description="Make one model of several that were trained from a common base, without their data.",
         epilog="A model is a run directory, a checkpoint, a state dict (.pt), a safetensors file or its index, or a "
         "directory that holds one, as of a PEFT adapter. Nothing in a file is executed.",
-        allow_abbrev=False,
     )
     result.add_argument("--base", metavar="PATH", help="what the models were trained from; left out: zeros")
     result.add_argument("--models", metavar="PATH", nargs="+", required=True, help="the models")

@@ -25,12 +25,14 @@ RUN_COMMANDS = {
     "fit": "Learn a stream of experiences, and evaluate after each.",
     "validate": "Evaluate a checkpoint on the validation stream.",
     "test": "Evaluate a checkpoint on the test stream.",
-    "predict": "Write a checkpoint's predictions on the test stream to a CSV file.",
+    "predict": "Write predictions to a CSV file: a checkpoint's on the test stream, or a RUN's of --input DATA.",
 }
 COMMANDS = {
     **RUN_COMMANDS,
+    "learn": "Learn what comes next in a run that has learned its stream.",
     "compare": "Learn by many methods, ours and baselines, tuned by the same budget, and tabulate.",
     "merge": "Make one model of several that were trained from a common base.",
+    "export": "Write the network of a run to a file that others read.",
     "inspect": "Make a page and figures of what runs have learned, forgotten and remembered.",
     "list": "Name the scenarios, networks, selections, priors, methods and baselines that there are.",
 }
@@ -183,7 +185,7 @@ def name_of_run(argv: list[str]) -> str:
 
 def run_of_config(path: Path) -> Path | None:
     """The run directory that a configuration was left in, if it was."""
-    is_of_run = path.name == "config.yaml" and (path.parent / "checkpoints").is_dir()
+    is_of_run = re.fullmatch(r"config(-\d+)?\.yaml", path.name) and (path.parent / "checkpoints").is_dir()
     return path.parent if is_of_run else None
 
 

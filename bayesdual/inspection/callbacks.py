@@ -56,13 +56,13 @@ class StreamProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         stream = shown_learner(pl_module).stream
-        self._task = self._bar.add_task("", total=stream.n_experiences * stream.epochs)
+        self._task = self._bar.add_task("", total=stream.epochs_done + stream.epochs_to_go)
         self._bar.start()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         stream = shown_learner(pl_module).stream
         where = f"experience {stream.experience + 1}/{stream.n_experiences}, epoch {stream.epoch + 1}/{stream.epochs}"
-        self._bar.update(self._task, description=where, completed=trainer.current_epoch)
+        self._bar.update(self._task, description=where, completed=stream.epochs_done)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
@@ -107,10 +107,8 @@ class RunReport(Callback):
             self._report(trainer, learner)
         stream = learner.stream
         if not stream.finished:
-            self.console.print(
-                f"stopped early, in experience {stream.experience + 1} of {stream.n_experiences}: "
-                "go on with --ckpt_path last"
-            )
+            how = "the same command goes on" if stream.n_learned_before else "go on with --ckpt_path last"
+            self.console.print(f"stopped early, in experience {stream.experience + 1} of {stream.n_experiences}: {how}")
 
     def _report(self, trainer: Any, learner: Learner) -> None:
         results = run_results(learner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ def accuracy_figure(matrix: measures.Matrix) -> Figure:
     few = n <= WITH_NUMBERS
     figure = new_figure(*((1.6 + 0.6 * n, 1.2 + 0.55 * learned) if few else (8, 7)))
     axes = figure.subplots()
-    seen = np.tril(np.ones((learned, n), dtype=bool))
+    seen = np.tril(np.ones((learned, n), dtype=bool)) & ~np.isnan(matrix)
     image = axes.imshow(np.ma.masked_where(~seen, matrix), vmin=0, vmax=1, cmap="viridis", aspect="auto")
     if few:
         for i, j in zip(*np.nonzero(seen), strict=True):
@@ -231,6 +232,8 @@ def losses_figure(lost: Sequence[float]) -> Figure:
     if len(lost) <= WITH_NUMBERS:
         axes.set_xticks(range(1, len(lost) + 1))
         for j, value in enumerate(lost):
+            if math.isnan(value):
+                continue
             axes.text(j + 1, value, f"{value:.3f}", ha="center", va="bottom", fontsize=8)
     axes.set(xlabel="experience", ylabel="accuracy lost", ylim=(0, max(0.1, 1.15 * max(lost))))
     axes.spines[["top", "right"]].set_visible(False)

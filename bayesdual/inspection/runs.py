@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def read_run(path: str | Path) -> Run:
     try:
         values = json.loads(results.read_text())
         values["accuracy_matrix"][0][0]
+        values["accuracy_matrix"] = [[nan if a is None else a for a in row] for row in values["accuracy_matrix"]]
     except (ValueError, KeyError, TypeError, IndexError):
         raise ValueError(
             f"{results} is damaged, or of another program: delete it, to read checkpoints/last.ckpt."

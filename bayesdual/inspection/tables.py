@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,7 +61,7 @@ def accuracy_tables(matrix: measures.Matrix) -> Iterator[Table]:
         if n - 1 in block:
             table.add_column("seen", justify="right", min_width=5)
         for i, row in enumerate(matrix):
-            cells = [f"{row[j]:.3f}" if j <= i else "-" for j in block]
+            cells = [f"{row[j]:.3f}" if j <= i and not math.isnan(row[j]) else "-" for j in block]
             if i in block:
                 cells[i - first] = f"[bold]{cells[i - first]}[/bold]"
             if n - 1 in block:

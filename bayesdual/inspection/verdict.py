@@ -2,19 +2,21 @@
 
     kept = sum_j a[T, j] / sum_j max_{i >= j} a[i, j],    lost on j = max_{i >= j} a[i, j] - a[T, j]
 
-over the experiences j learned, T being the last.
+over the experiences j learned, T being the last, but for those whose accuracy is not known (NaN).
 """
 
 from __future__ import annotations
 
-from bayesdual.measures import Matrix
+import math
+
+from bayesdual.measures import Matrix, best
 
 NOTHING = 0.005  # of accuracy, that is no loss to speak of
 
 
 def lost(matrix: Matrix) -> list[float]:
-    """How much accuracy on each experience learned is gone since it was best."""
-    return [max(row[j] for row in matrix[j:]) - matrix[-1][j] for j in range(len(matrix))]
+    """How much accuracy on each experience learned is gone since it was best; NaN where that is not known."""
+    return [best(matrix, j) - matrix[-1][j] for j in range(len(matrix))]
 
 
 def verdict(matrix: Matrix) -> str:
@@ -25,9 +27,9 @@ def verdict(matrix: Matrix) -> str:
     """
     if len(matrix) == 1:
         return "one experience is learned: there is nothing yet to forget"
-    gone = lost(matrix)
-    best = sum(now + loss for now, loss in zip(matrix[-1], gone, strict=False))
-    kept = 1 - sum(gone) / best if best else 1.0
-    most = max(range(len(gone)), key=gone.__getitem__)
+    gone = {j: loss for j, loss in enumerate(lost(matrix)) if not math.isnan(loss)}
+    highest = sum(matrix[-1][j] + loss for j, loss in gone.items())
+    kept = 1 - sum(gone.values()) / highest if highest else 1.0
+    most = max(gone, key=gone.__getitem__)
     rest = f"lost most on experience {most + 1} ({gone[most]:.3f})" if gone[most] >= NOTHING else "lost nothing"
     return f"kept {kept:.1%} of its best on each experience, {rest}"

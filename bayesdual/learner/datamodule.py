@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 
+from bayesdual.learner.past import NOTHING, Past, evaluated_again, fingerprint, first_difference, parts, past_of
 from bayesdual.learner.unfamiliar import unfamiliar_data
 from bayesdual.stream import (
     DatasetData,
@@ -28,6 +30,9 @@ class StreamDataModule(LightningDataModule):
 
     Which experience is being learned, and how many epochs of it are done, is explicit state that travels in the
     checkpoint; the loaders are rebuilt from it at every epoch.
+
+    A stream may come after others that were learned before: its experiences are counted on from theirs. A learner that
+    has learned to the end of one takes the next in another ``Trainer.fit``; from a checkpoint, :meth:`after` says so.
 
     Args:
         benchmark: An Avalanche benchmark with streams ``train`` and ``test`` and, for tuning, ``valid``; or what
@@ -62,11 +67,16 @@ class StreamDataModule(LightningDataModule):
         self.evaluate_on = evaluate_on
         self.workers = workers
         self._ood_given = ood
-        self.experience = 0  # the one being learned
+        self.experience = 0  # the one being learned, counted from the first that ever was
         self.epoch = 0  # of that experience, the one under way
+        self.evaluated: list[int] = []  # the experience that each of the evaluation loaders made last is of
+        self._past: Past = NOTHING
+        self._goes_on = False
+        self._earlier: tuple[StreamDataModule | None, ...] = ()  # the streams of the past, the newest last
         self._shuffle_seed = int(torch.randint(2**31, ()))
         self._benchmark: Any = None
-        self._classes_and_sizes: tuple[list[list[int]], list[int]] | None = None
+        self._own: dict[str, Any] | None = None
+        self._fingerprint: str | None = None
         self._train: tuple[int, TensorData | DatasetData] | None = None
         self._evaluation: dict[str, list[TensorData | DatasetData]] = {}
         self._ood: list[TensorData | DatasetData] = []
@@ -97,7 +107,37 @@ class StreamDataModule(LightningDataModule):
 
     @property
     def n_experiences(self) -> int:
-        return len(self.stream("train"))
+        """Of this stream and of the past."""
+        return len(self._past) + len(self.stream("train"))
+
+    @property
+    def n_learned_before(self) -> int:
+        """Experiences of the past, before those of this stream."""
+        return len(self._past)
+
+    @property
+    def n_streams_before(self) -> int:
+        """Streams of the past."""
+        return len(self._past.streams)
+
+    @property
+    def n_classes(self) -> int:
+        """One more than the largest label, of the past and of this stream."""
+        return 1 + max(c for classes in self.describe()["classes"] for c in classes)
+
+    @property
+    def awaits_checkpoint(self) -> bool:
+        """Whether it comes after others that are not known yet."""
+        return self._goes_on and not self._past
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs of this stream that are done."""
+        return (self.experience - len(self._past)) * self.epochs + self.epoch
+
+    @property
+    def epochs_to_go(self) -> int:
+        return len(self.stream("train")) * self.epochs - self.epochs_done
 
     @property
     def last_epoch_of_experience(self) -> bool:
@@ -109,20 +149,62 @@ class StreamDataModule(LightningDataModule):
 
     def restart(self) -> None:
         """Goes back to the beginning."""
-        self.experience = self.epoch = 0
+        self.experience, self.epoch = len(self._past), 0
 
     def advance(self) -> None:
         """Goes to the next epoch, of the next experience if this one's are done."""
         self.experience += self.last_epoch_of_experience
         self.epoch = (self.epoch + 1) % self.epochs
 
+    # -- after other streams
+
+    def after(self, *earlier: StreamDataModule | None) -> StreamDataModule:
+        """Says that this stream comes after those that a checkpoint has learned, and returns it.
+
+        ``Trainer.fit`` with that checkpoint then learns this stream, or goes on where it was stopped in it.
+
+        Args:
+            earlier: Those streams, the newest last; their test data are evaluated again, their training data are not
+                needed. None in place of one, or leaving out the oldest, leaves them out of the evaluations.
+        """
+        self._goes_on, self._earlier = True, earlier
+        return self
+
+    def follow(self, learned: StreamDataModule) -> None:
+        """Comes after a stream that has just been learned to its end; its test data are evaluated again."""
+        self.after(*(self._earlier or (*learned._earlier, learned)))
+        self._past = past_of(parts(learned.describe()))
+        self._shuffle_seed = learned._shuffle_seed
+        self.restart()
+
+    def standing_at(self, state_dict: dict[str, Any]) -> StreamDataModule:
+        """A copy that stands where a checkpoint does; this one stays where it is.
+
+        Raises:
+            ValueError: The checkpoint is of another stream.
+        """
+        self._own_fingerprint()  # read once, for both
+        self.own_description()
+        placed = copy(self)
+        placed.load_state_dict(state_dict)
+        return placed
+
     def describe(self) -> dict[str, Any]:
-        """What tells this stream from another: plain values, compared when a checkpoint is loaded."""
-        if self._classes_and_sizes is None:
+        """What tells this stream, and those before it, from others: plain values, compared with a checkpoint's."""
+        return self._past.followed_by(self.own_description())
+
+    def own_description(self) -> dict[str, Any]:
+        """That of this stream alone."""
+        if self._own is None:
             train = self.stream("train")
-            self._classes_and_sizes = [classes_of(e) for e in train], [*map(_size, train)]
-        classes, sizes = self._classes_and_sizes
-        return {"epochs": self.epochs, "classes": classes, "sizes": sizes}
+            self._own = {"epochs": self.epochs, "classes": [*map(classes_of, train)], "sizes": [*map(_size, train)]}
+        return self._own
+
+    def _own_fingerprint(self) -> str | None:
+        """Which data these are, of a stream that comes after others: one of another month may look alike."""
+        if self._goes_on and self._fingerprint is None:
+            self._fingerprint = fingerprint(self.stream("train"))
+        return self._fingerprint
 
     def train_data(self) -> TensorData | DatasetData:
         """The training data of the current experience (of the last one, once all are learned).
@@ -130,13 +212,13 @@ class StreamDataModule(LightningDataModule):
         Raises:
             ValueError: There are no examples, or an input that is not finite, or a label that was not announced.
         """
-        current = min(self.experience, self.n_experiences - 1)
+        current = min(self.experience, self.n_experiences - 1) - len(self._past)
         if self._train is None or self._train[0] != current:
             name = f"experience {current + 1} of data.benchmark"
             data = experience_data(self.stream("train")[current])
             if len(data) == 0:
                 raise ValueError(f"{name} has no training examples: leave it out.")
-            announced = self.describe()["classes"][current]
+            announced = self.own_description()["classes"][current]
             if strays := set(data.y.unique().tolist()).difference(announced):
                 raise ValueError(
                     f"{name} has the label {min(strays)}, but its classes_in_this_experience are {announced}: give it "
@@ -147,7 +229,7 @@ class StreamDataModule(LightningDataModule):
         return self._train[1]
 
     def evaluation_data(self, stream: str) -> list[TensorData | DatasetData]:
-        """The data of all experiences of an evaluation stream, read once.
+        """The data of all experiences of an evaluation stream, without those of the past, read once.
 
         Raises:
             ValueError: An input is not finite, or labels are no classes.
@@ -187,36 +269,59 @@ class StreamDataModule(LightningDataModule):
             "experience": self.experience,
             "epoch": self.epoch,
             "shuffle_seed": self._shuffle_seed,
-            "stream": self.describe(),
+            "stream": self.describe() | {"fingerprint": self._own_fingerprint()},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores where in the stream training stood.
+        """Restores where in the stream training stood: in the middle of it, or at its beginning, after others.
 
         Raises:
             ValueError: The checkpoint is of another stream.
         """
-        theirs, ours = state_dict["stream"], self.describe()
+        theirs, ours = parts(state_dict["stream"]), self.own_description()
         fitting = self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING
-        different = [k for k in ours if theirs.get(k) != ours[k] and (fitting or k != "epochs")]
-        if different:
-            key = different[0]
+        self._shuffle_seed = state_dict["shuffle_seed"]
+        if self._goes_on and state_dict["stream"].get("fingerprint") != self._own_fingerprint():
+            if state_dict["experience"] != len(state_dict["stream"]["sizes"]):
+                raise ValueError(
+                    f"the checkpoint is in the middle of another stream, in experience {state_dict['experience'] + 1} "
+                    f"of {len(state_dict['stream']['sizes'])}: finish that first, with the data that it was begun with."
+                )
+            self._past = past_of(theirs)
+            self.restart()
+            return
+        if not fitting and any(first_difference(stream, ours, but="epochs") is None for stream in theirs):
+            return
+        if key := first_difference(theirs[-1], ours, but=None if fitting else "epochs"):
             mine = "data.epochs" if key == "epochs" else f"the {key} of data.benchmark"
             raise ValueError(
-                f"the checkpoint is of another stream: {key} there are {theirs.get(key)}, but {mine} "
+                f"the checkpoint is of another stream: {key} there are {theirs[-1].get(key)}, but {mine} "
                 f"{ours[key]}; give the configuration that the checkpoint was made with."
             )
+        if theirs[:-1] and fitting and not self._goes_on:
+            raise ValueError(
+                "the checkpoint has learned other streams before this one: say so by StreamDataModule.after(), or go "
+                "on with `python -m bayesdual learn`."
+            )
+        self._past = past_of(theirs[:-1])
         self.experience = state_dict["experience"]
         self.epoch = state_dict["epoch"]
-        self._shuffle_seed = state_dict["shuffle_seed"]
 
     def _evaluation_loaders(
         self, stream: str, beside: Sequence[TensorData | DatasetData] = ()
     ) -> list[TensorLoader | DatasetLoader]:
+        known = self._evaluations(stream)
+        self.evaluated = [*known, *range(self.n_experiences, self.n_experiences + len(beside))]
         return [
             self._loader(data, EVALUATION_BATCH if isinstance(data, TensorData) else self.batch_size)
-            for data in (*self.evaluation_data(stream), *beside)
+            for data in (*known.values(), *beside)
         ]
+
+    def _evaluations(self, stream: str) -> dict[int, TensorData | DatasetData]:
+        """The data of an evaluation stream by experience, those of the past included where they can be had."""
+        earlier = [None if of_past is None else of_past.evaluation_data(stream) for of_past in self._earlier]
+        own = enumerate(self.evaluation_data(stream), start=len(self._past))
+        return evaluated_again(self._past, earlier) | dict(own)
 
     def _loader(
         self, data: TensorData | DatasetData, batch_size: int, seed: int | None = None

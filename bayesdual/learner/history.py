@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ class History:
     """Evaluations after each experience, and clocks that go on where a stopped run left them.
 
     Attributes:
-        accuracy: The accuracy matrix so far: row i after experience i, column j the experience evaluated.
+        accuracy: The accuracy matrix so far: row i after experience i, column j the experience evaluated; NaN where it
+            was not: experiences not known yet then, and those whose test data cannot be had any more.
         untrained: Accuracy of the untrained network on each experience; empty if it was not evaluated.
         nll: Negative log-likelihood on the whole stream in the latest evaluation, nats per example.
         ece: Expected calibration error there, between 0 and 1.
@@ -39,6 +41,8 @@ class History:
 
     def record(self, evaluation: measures.Evaluation) -> None:
         """Adds the evaluation after an experience."""
+        width = len(evaluation["accuracy"])
+        self.accuracy = [[*row, *[float("nan")] * (width - len(row))] for row in self.accuracy]
         self.accuracy.append(evaluation["accuracy"])
         self.nll, self.ece = evaluation["nll"], evaluation["ece"]
         apart = {"told_apart": evaluation["told_apart"]}
@@ -51,7 +55,7 @@ class History:
         matrix = self.accuracy
         groups = self.over_stream[-1] if self.over_stream else {}
         return {
-            **{f"accuracy/experience_{j + 1}": a for j, a in enumerate(matrix[-1])},
+            **{f"accuracy/experience_{j + 1}": a for j, a in enumerate(matrix[-1]) if not math.isnan(a)},
             "average_accuracy": measures.average_accuracy(matrix),
             "average_accuracy_seen": measures.average_seen_accuracy(matrix),
             "forgetting": measures.forgetting(matrix),

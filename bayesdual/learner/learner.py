@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import statistics
+import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -18,19 +19,33 @@ from torch.optim import Optimizer
 
 from bayesdual import measures
 from bayesdual.algorithm import BayesDual
-from bayesdual.files import is_damaged
 from bayesdual.ivon import IVONByRule, IVONCallback
 from bayesdual.learner.datamodule import StreamDataModule
+from bayesdual.learner.growth import (
+    carry_over,
+    check_tasks,
+    count_logits,
+    mask_of_tasks,
+    refuse_other_network,
+    widen_for,
+)
 from bayesdual.learner.history import History
-from bayesdual.learner.labels import check_labels
-from bayesdual.learner.supported import refuse_unsupported, save_at_epoch_ends
-from bayesdual.memory import IMPOSSIBLE
-from bayesdual.models import evaluating
+from bayesdual.learner.past import joined_names
+from bayesdual.learner.start import arrange, check_labels, check_saved, take_place
+from bayesdual.learner.supported import refuse_unsupported
+from bayesdual.models import evaluating, of_network, widen_as_saved
 from bayesdual.posterior import Posterior
-from bayesdual.prediction import Predicted, PredictionName, check_last_layer, prediction_by
+from bayesdual.prediction import (
+    Predicted,
+    PredictionName,
+    check_last_layer,
+    class_logits,
+    prediction_by,
+    takes_task_labels,
+)
 from bayesdual.random_state import random_state, set_random_state
 from bayesdual.schedule import lower_learning_rate
-from bayesdual.stream import Batch, normalise, task_classes
+from bayesdual.stream import Batch, Inputs, Predict
 
 
 class Learner(LightningModule):
@@ -69,11 +84,14 @@ class Learner(LightningModule):
         self._by_mean, self._prediction = prediction_by("mean"), prediction_by(prediction, samples)
         self._uses_posterior = prediction != "mean"
         self._make_optimizer = IVONByRule() if optimizer is None else optimizer
-        self._mean: tuple[float, ...] = ()  # of the stream's images
-        self._std: tuple[float, ...] = ()
+        self._inputs: Inputs | None = None  # as they were learned
+        self._learned: StreamDataModule | None = None  # the stream of the last fit
+        self._optimizer_state: dict[str, Any] | None = None  # as the last fit, or the checkpoint, left it
+        self.classes: tuple[str, ...] = ()  # names, by label, where the benchmark has any
+        self._epochs_counted = 0  # by the trainer, in the checkpoint
         self.latest_evaluation: measures.Evaluation | None = None
         self._metric = measures.StreamMetric(0)  # of the evaluation under way
-        self._takes_task_labels = "task_labels" in inspect.signature(network.forward).parameters
+        self._takes_task_labels = takes_task_labels(network)
         self._random_state: dict[str, Any] | None = None
         self._within_epoch = False
         self._loss_sum: Tensor | float = 0.0  # of the epoch: NaN once a loss was
@@ -97,11 +115,7 @@ class Learner(LightningModule):
             x: Inputs as the stream gives them, shape (B, ...): uint8 images are normalised here.
             t: Task labels, shape (B,); needed in a stream with task labels.
         """
-        x = normalise(x, self._mean, self._std)
-        if self._takes_task_labels:
-            return self.network(x, t)
-        logits = self.network(x)
-        return logits if self.task_mask is None else logits.masked_fill(~self.task_mask[t], IMPOSSIBLE)
+        return class_logits(self.network, x, t, self._inputs, self.task_mask, self._takes_task_labels)
 
     def predicted(self, x: Tensor, t: Tensor) -> Predicted:
         """Class probabilities by the chosen prediction; until a stream is learned, by the mean.
@@ -114,7 +128,11 @@ class Learner(LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         params, make = self.network.parameters(), self._make_optimizer
-        return make.make(params, *self._size()) if isinstance(make, IVONByRule) else make(params)
+        optimizer = make.make(params, *self._size()) if isinstance(make, IVONByRule) else make(params)
+        if self._optimizer_state is not None:
+            carry_over(optimizer, self._optimizer_state)
+            self._optimizer_state = None
+        return optimizer
 
     def _size(self) -> tuple[float, float]:
         """Examples and steps of an experience, in the mean over experiences."""
@@ -129,61 +147,78 @@ class Learner(LightningModule):
         return [IVONCallback()] if outside else []
 
     def setup(self, stage: str) -> None:
-        stream = self.stream
-        if self.trainer.ckpt_path is not None and is_damaged(self.trainer.ckpt_path):
-            raise ValueError(f"the checkpoint {self.trainer.ckpt_path} is damaged: give another one.")
-        if stage == "fit":
+        stream, fitting = self.stream, stage == "fit"
+        self._epochs_counted = 0
+        if fitting:
             refuse_unsupported(self.trainer, self.network)
-        train = stream.stream("train")
+            take_place(stream, self._learned)
+            if self._learned is None and self.algorithm.memory.counts and not stream.awaits_checkpoint:
+                raise ValueError("this algorithm has learned a stream already: make a new one for each Learner.")
         for module in self.network.modules():  # Avalanche's growing heads: grown before the optimizer is made
             if hasattr(module, "adaptation"):
-                for experience in train:
+                for experience in stream.stream("train"):
                     cast(Any, module).adaptation(experience)
+        if not hasattr(self, "task_mask"):
+            self.register_buffer("task_mask", None)
+        if not (fitting and stream.awaits_checkpoint):
+            learned = self._learned is not None
+            self._prepare(self._inputs if learned else None, self.task_mask if learned else None, fitting)
+
+    def _prepare(self, learned: Inputs | None, tasks: Tensor | None, fitting: bool) -> str | None:
+        """Sees that network and stream fit each other and what was learned, and widens the head where classes are new.
+
+        Args:
+            learned: What the inputs that were learned are like, if any were.
+            tasks: Which classes the tasks that were learned can be, shape (tasks, classes).
+            fitting: Whether the stream is to be learned.
+
+        Returns:
+            The name of the head, if it has been widened.
+        """
+        stream, train = self.stream, self.stream.stream("train")
         sample = stream.evaluation_data("test")[0]
-        self._mean, self._std = sample.mean, sample.std
-        self.register_buffer("task_mask", None)
-        n_logits = self._count_logits(sample)
-        n_classes = 1 + max(c for classes in stream.describe()["classes"] for c in classes)
-        if n_logits < n_classes:
+        inputs = Inputs.of(sample)
+        if learned is not None:
+            learned.refuse_others(inputs)
+        classes = joined_names(self.classes if learned is not None else (), stream.benchmark)
+        logits = partial(class_logits, self.network, inputs=inputs, tasks=None, told=self._takes_task_labels)
+        n_logits = count_logits(self.network, logits, sample, inputs)
+        grows = fitting and stream.n_learned_before > 0 and n_logits < stream.n_classes
+        n_logits = stream.n_classes if grows else n_logits
+        if fitting:
+            self._check_classes(n_logits)
+            self.algorithm.check_budget(sample, stream.n_classes)
+        if self._uses_posterior:
+            self._check_posterior(sample, logits)
+        if self._takes_task_labels:
+            mask = None
+        elif fitting or tasks is None:
+            mask = mask_of_tasks(tasks, train, n_logits, stream.n_learned_before > 0)
+        else:
+            mask = check_tasks(tasks, train)
+        head = widen_for(self.network, logits, sample, n_logits) if grows else None
+        self._inputs, self.classes, self.task_mask = inputs, classes, mask
+        return head
+
+    def _check_classes(self, n_logits: int) -> None:
+        """Refuses a stream with classes that the network does not know."""
+        if n_logits < self.stream.n_classes:
             raise ValueError(
-                f"model.network gives {n_logits} logits but data.benchmark has {n_classes} classes: "
+                f"model.network gives {n_logits} logits but data.benchmark has {self.stream.n_classes} classes: "
                 "give the network as many."
             )
-        check_labels(stream, n_logits)
-        if self._uses_posterior:
-            self._check_posterior(sample)
-        if not self._takes_task_labels:
-            self.task_mask = task_classes(train, n_logits)
-        if stage == "fit":
-            self.algorithm.check_budget(sample, n_classes)
-            if self.trainer.ckpt_path is None:
-                self._begin(stream)
-            _arrange(self.trainer, stream)
-
-    def _begin(self, stream: StreamDataModule) -> None:
-        """Goes back to the first experience of a stream that another learner has learned.
-
-        Raises:
-            ValueError: What is to be learned is not what comes after what this one has learned.
-        """
-        if stream.finished:
-            stream.restart()
-        if stream.experience == 0 and self.history.accuracy:
-            raise ValueError(
-                "this Learner has learned a stream already, and cannot learn a further one: make a new one, or give "
-                "one benchmark that has all experiences."
-            )
-        if stream.experience == 0 and self.algorithm.memory.counts:
-            raise ValueError("this algorithm has learned a stream already: make a new one for each Learner.")
-        if len(self.history.accuracy) != stream.experience:
-            raise ValueError(
-                f"this Learner has learned {len(self.history.accuracy)} experiences and the StreamDataModule stands at "
-                f"experience {stream.experience + 1}: make new ones, or resume from a checkpoint."
-            )
+        check_labels(self.stream, n_logits)
 
     # -- training
 
     def on_fit_start(self) -> None:
+        if self.stream.awaits_checkpoint:
+            raise ValueError(
+                "StreamDataModule.after says that this stream comes after what a checkpoint has learned: give "
+                "Trainer.fit its ckpt_path."
+            )
+        self._learned = self.stream
+        arrange(self.trainer, self.stream, self._epochs_counted)
         self.history.start("total")
         self._agree()
 
@@ -195,6 +230,7 @@ class Learner(LightningModule):
     def on_train_epoch_start(self) -> None:
         self._within_epoch = True
         self._loss_sum = 0.0
+        self.trainer.check_val_every_n_epoch = 1 if self.stream.last_epoch_of_experience else sys.maxsize
         self.algorithm.begin_experience(
             self.stream.train_data(), self.device, self.trainer.global_rank, self.trainer.world_size
         )
@@ -245,6 +281,11 @@ class Learner(LightningModule):
     def on_train_end(self) -> None:
         self.history.stop("total")
 
+    def on_fit_end(self) -> None:
+        """Keeps what another fit goes on with."""
+        self._optimizer_state = self._optimizer().state_dict()
+        self._random_state = self._random_state or random_state()  # a run that was finished already drew nothing
+
     def posterior(self) -> Posterior | None:
         """The posterior over the weights of ``network``, or None if the optimizer has none."""
         return Posterior.of(self.network, self._optimizer())
@@ -281,6 +322,8 @@ class Learner(LightningModule):
     def on_validation_start(self) -> None:
         self._check_loss()  # Lightning evaluates before the epoch ends
         trainer = self.trainer
+        if trainer.state.fn != TrainerFn.FITTING:
+            self.on_predict_start()
         if self._uses_posterior and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             with self.history.timing("memory"), torch.inference_mode(False), evaluating(self.network):
                 self.algorithm.measure_posterior(
@@ -294,7 +337,7 @@ class Learner(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         x, y, t = batch
         p, epistemic = self.predicted(x, t)
-        self._metric.update(p, y, dataloader_idx, epistemic)
+        self._metric.update(p, y, self.stream.evaluated[dataloader_idx], epistemic)
 
     def on_validation_end(self) -> None:
         self.latest_evaluation = evaluation = self._metric.compute()
@@ -314,6 +357,10 @@ class Learner(LightningModule):
     def on_test_end(self) -> None:
         self.latest_evaluation = self._metric.compute()
 
+    def on_predict_start(self) -> None:
+        sample = self.stream.evaluation_data("test")[0]
+        self._check_classes(count_logits(self.network, self, sample, Inputs.of(sample)))
+
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor | None]:
         """Returns ``probabilities`` (B, C), labels ``y`` (B,) and, by a posterior, ``epistemic`` entropy (B,)."""
         x, y, t = batch
@@ -326,43 +373,43 @@ class Learner(LightningModule):
             "algorithm": self.algorithm.state_dict(),
             "history": self.history.state_dict(),
             "random_state": random_state(),
+            "inputs": None if self._inputs is None else self._inputs.state_dict(),
+            "classes": list(self.classes),
             "within_epoch": self._within_epoch,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores what is not weights or optimizer state.
+        """Restores what is not weights.
 
         Raises:
-            ValueError: The checkpoint is of another network or memory, was not made by a ``Learner``, or cannot be
-                gone on from.
+            ValueError: The checkpoint is damaged, of another network, memory or stream, was not made by a ``Learner``,
+                or cannot be gone on from.
         """
-        state = checkpoint.get("bayesdual")
-        if state is None:
-            raise ValueError("the checkpoint was not made by bayesdual: give one from the checkpoints/ of a run.")
-        if state.get("within_epoch", False) and self.trainer.state.fn == TrainerFn.FITTING:
-            raise ValueError(
-                "the checkpoint was written in the middle of an epoch, which a stream cannot go on from: give one that "
-                "StreamCheckpoint wrote (last.ckpt, experience_K.ckpt)."
-            )
-        ours = {name: tuple(v.shape) for name, v in self.state_dict().items()}
-        theirs = {name: tuple(v.shape) for name, v in checkpoint["state_dict"].items()}
-        different = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
-        if different:
-            n = different[0]
-            raise ValueError(
-                f"the checkpoint is of another model: {n} has shape {theirs.get(n)} there and {ours.get(n)} in "
-                "model.network; give the configuration that the checkpoint was made with."
-            )
+        stream, tensors, fitting = self.stream, checkpoint["state_dict"], self.trainer.state.fn == TrainerFn.FITTING
+        check_saved(checkpoint, self.trainer, stream)
+        state = checkpoint["bayesdual"]
+        stream.load_state_dict(checkpoint[type(stream).__qualname__])
+        widen_as_saved(self.network, of_network(tensors))
+        inputs, tasks = state.get("inputs"), tensors.get("task_mask")
+        self.classes = tuple(state.get("classes", ()))
+        widened = self._prepare(None if inputs is None else Inputs.from_state_dict(inputs), tasks, fitting)
+        if tasks is not None and self.task_mask is not None:
+            tensors["task_mask"] = self.task_mask  # which holds what was known
+        refuse_other_network(self.state_dict(), tensors, widened and f"network.{widened}")
         self.algorithm.load_state_dict(state["algorithm"])
         self.history.load_state_dict(state["history"])
         self._random_state = state["random_state"]
+        if fitting and checkpoint.get("optimizer_states"):
+            self._epochs_counted = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+            self._optimizer_state = checkpoint["optimizer_states"][0]
+            checkpoint["optimizer_states"] = []  # loaded by us, when the optimizer is made
 
     def _log(self, values: dict[str, Any]) -> None:
         """Writes scalars at the global step: one axis for the whole stream."""
         for logger in self.trainer.loggers:
             logger.log_metrics({k: float(v) for k, v in values.items()}, self.trainer.global_step)
 
-    def _check_posterior(self, data: Any) -> None:
+    def _check_posterior(self, data: Any, logits: Predict) -> None:
         """Refuses at the start what predictions by the posterior would fail on when the first experience ends."""
         memory = self.algorithm.memory
         if not memory.budget and memory.max_bytes is None:
@@ -371,47 +418,4 @@ class Learner(LightningModule):
                 "above 0, or model.prediction mean."
             )
         with evaluating(self.network):
-            check_last_layer(self.network, self, data.inputs(torch.arange(1)), data.tasks[:1])
-
-    def _count_logits(self, data: Any) -> int:
-        x = data.inputs(torch.arange(1))
-        try:
-            with torch.no_grad(), evaluating(self.network):
-                logits = self(x, data.tasks[:1])
-        except RuntimeError as error:
-            bytes_as_they_are = x.dtype == torch.uint8 and not self._mean
-            hint = (
-                "; they are uint8 as they are: give the mean and std that normalise them (TensorData), or a transform "
-                "that makes floats of them"
-            )
-            raise ValueError(
-                f"model.network does not take the inputs of data.benchmark, of shape {tuple(x.shape[1:])} "
-                f"({error}){hint if bytes_as_they_are else ''}."
-            ) from error
-        if not isinstance(logits, Tensor) or logits.dim() != 2:
-            raise ValueError(
-                f"model.network returns {type(logits).__name__} for one input, not logits of shape (1, classes): give "
-                "a network that does, such as one that returns the .logits of yours."
-            )
-        return logits.shape[1]
-
-
-def _arrange(trainer: Any, stream: StreamDataModule) -> None:
-    """Makes one ``fit`` of the trainer cover the stream: evaluation and loaders follow the experiences.
-
-    Args:
-        trainer: Lightning's, which sets most of these attributes in ways that type checkers do not see.
-        stream: What is learned.
-
-    Raises:
-        ValueError: The trainer is to stop before the first epoch.
-    """
-    wanted = trainer.fit_loop.max_epochs
-    save_at_epoch_ends(trainer)
-    if wanted == 0:
-        raise ValueError("trainer.max_epochs is 0: leave it out to learn the whole stream, or give at least 1.")
-    total = stream.n_experiences * stream.epochs
-    trainer.fit_loop.max_epochs = total if wanted in (None, -1) else min(wanted, total)
-    trainer.check_val_every_n_epoch = stream.epochs
-    trainer.reload_dataloaders_every_n_epochs = 1  # each epoch's loader is built from the stream's state
-    trainer.num_sanity_val_steps = float("inf")  # evaluates the untrained network, for forward transfer
+            check_last_layer(self.network, logits, data.inputs(torch.arange(1)), data.tasks[:1])

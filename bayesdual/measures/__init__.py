@@ -13,6 +13,7 @@ from bayesdual.measures.continual import (
     average_accuracy,
     average_seen_accuracy,
     backward_transfer,
+    best,
     forgetting,
     forward_transfer,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "average_accuracy",
     "average_seen_accuracy",
     "backward_transfer",
+    "best",
     "brier",
     "ece",
     "forgetting",

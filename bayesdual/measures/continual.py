@@ -8,11 +8,15 @@ al., ECCV 2018):
     forgetting         F   = 1/(E-1) sum_{j<E-1}  max_{j<=i<E-1} R[i, j] - R[E-1, j]
     backward transfer  BWT = 1/(E-1) sum_{j<E-1}  R[E-1, j] - R[j, j]
     forward transfer   FWT = 1/(E-1) sum_{j>0}    R[j-1, j] - b[j]
+
+An accuracy that is not known (NaN: the test data could not be had any more, or the experience not be known yet) is left
+out of these means.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
 from bayesdual.measures.answers import Measured
@@ -49,27 +53,24 @@ class Evaluation(TypedDict):
 
 def average_accuracy(accuracy: Matrix) -> float:
     """Mean of the last row of the accuracy matrix: accuracy over experiences, after the last row's experience."""
-    return sum(accuracy[-1]) / len(accuracy[-1])
+    return _mean(accuracy[-1])
 
 
 def average_seen_accuracy(accuracy: Matrix) -> float:
     """Mean of the last row over the experiences learned so far (as many as there are rows)."""
-    seen = accuracy[-1][: len(accuracy)]
-    return sum(seen) / len(seen)
+    return _mean(accuracy[-1][: len(accuracy)])
 
 
 def forgetting(accuracy: Matrix) -> float:
     """Mean drop from the best accuracy an experience ever had to its last; 0 for a single experience."""
     last = len(accuracy) - 1
-    drops = [max(accuracy[i][j] for i in range(j, last)) - accuracy[last][j] for j in range(last)]
-    return sum(drops) / max(len(drops), 1)
+    return _mean((best(accuracy[:last], j) - accuracy[last][j] for j in range(last)), of_none=0.0)
 
 
 def backward_transfer(accuracy: Matrix) -> float:
     """Mean change of an experience's accuracy from just after it was learned to the end; 0 for one experience."""
     last = len(accuracy) - 1
-    changes = [accuracy[last][j] - accuracy[j][j] for j in range(last)]
-    return sum(changes) / max(len(changes), 1)
+    return _mean((accuracy[last][j] - accuracy[j][j] for j in range(last)), of_none=0.0)
 
 
 def forward_transfer(accuracy: Matrix, untrained: Sequence[float]) -> float:
@@ -77,7 +78,18 @@ def forward_transfer(accuracy: Matrix, untrained: Sequence[float]) -> float:
 
     Args:
         accuracy: Accuracy matrix (E x E).
-        untrained: Accuracy of the untrained network on each experience (E).
+        untrained: Accuracy of the untrained network on each experience that was known when it began.
     """
-    gains = [accuracy[j - 1][j] - untrained[j] for j in range(1, len(accuracy))]
-    return sum(gains) / max(len(gains), 1)
+    known = range(1, min(len(accuracy), len(untrained)))
+    return _mean((accuracy[j - 1][j] - untrained[j] for j in known), of_none=0.0)
+
+
+def best(accuracy: Matrix, experience: int) -> float:
+    """The best known accuracy on an experience since it was learned; NaN if none is known."""
+    known = [row[experience] for row in accuracy[experience:] if not math.isnan(row[experience])]
+    return max(known, default=math.nan)
+
+
+def _mean(values: Iterable[float], of_none: float = math.nan) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else of_none

@@ -10,6 +10,7 @@ from bayesdual.lazy import attach
 from bayesdual.posterior import Posterior
 from bayesdual.prediction.last_layer import check_last_layer
 from bayesdual.prediction.linearised import Linearised, probit
+from bayesdual.prediction.logits import class_logits, takes_task_labels
 from bayesdual.prediction.mean import ByMean
 from bayesdual.prediction.predicted import Predicted
 from bayesdual.prediction.samples import BySamples
@@ -65,11 +66,13 @@ __all__ = [
     "Prediction",
     "PredictionName",
     "check_last_layer",
+    "class_logits",
     "fit_isotonic",
     "fit_temperature",
     "fit_vector_scaling",
     "prediction_by",
     "probit",
+    "takes_task_labels",
 ]
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from bayesdual.stream.experience import (
     standardise,
     task_classes,
 )
+from bayesdual.stream.inputs import Inputs
 from bayesdual.stream.loaders import DatasetLoader, TensorLoader, shard
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "DatasetData",
     "DatasetLoader",
     "ExperienceData",
+    "Inputs",
     "Predict",
     "TensorData",
     "TensorLoader",

@@ -130,7 +130,8 @@ def check(words: list[str], where: str) -> str | None:
 
 def of_ours(words: list[str]) -> str | None:
     """A command line of ours, as far as it learns nothing."""
-    if words[0] in ("inspect", "merge") and "--help" not in words:  # of files that are not there
+    of_files = words[0] in ("export", "inspect", "learn", "merge") or (words[0] == "predict" and "--input" in words)
+    if of_files and "--help" not in words:  # of files that are not there
         if words[1:]:
             importlib.import_module(f"bayesdual.cli.{words[0]}").parser().parse_args(words[1:])
         return None

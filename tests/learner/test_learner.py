@@ -331,7 +331,7 @@ def test_a_stream_that_was_learned_starts_again_for_another_learner():
     fit_data(second, data)
     assert second.algorithm.memory.counts == first.algorithm.memory.counts
     assert len(second.history.accuracy) == 3 and data.finished
-    with pytest.raises(ValueError, match="this Learner has learned a stream already, and cannot learn a further one"):
+    with pytest.raises(ValueError, match="this Learner has learned this StreamDataModule to its end"):
         fit_data(second, data)
     with pytest.raises(ValueError, match="this algorithm has learned a stream already: make a new one"):
         fit_data(Learner(MLP(16, (32,), 6), first.algorithm, ivon), data)

@@ -41,8 +41,11 @@ def test_stream_metric_counts_by_experience_and_does_not_depend_on_batching():
     assert result["nll"] == pytest.approx(-sum(map(math.log, (0.8, 0.3, 0.4, 0.9))) / 4)
     # four bins of one example each: |1-.8|, |0-.7|, |0-.6|, |1-.9|
     assert result["ece"] == pytest.approx((0.2 + 0.7 + 0.6 + 0.1) / 4)
-    for name, value in parts.compute().items():
-        assert value == pytest.approx(result[name]), name
+    by_parts = parts.compute()
+    assert by_parts["confusion"] == result["confusion"]
+    assert all(a == pytest.approx(b) for a, b in zip(by_parts["reliability"], result["reliability"], strict=True))
+    for name in result.keys() - {"confusion", "reliability"}:
+        assert by_parts[name] == pytest.approx(result[name]), name
 
 
 def test_calibration_has_15_bins_that_begin_at_their_lower_edge():

@@ -368,8 +368,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/measures/test_measures.py",
         (
             "forgetting: from what was just learned, and not from the best",
-            "max(accuracy[i][j] for i in range(j, last))",
-            "accuracy[j][j]",
+            "best(accuracy[:last], j) - accuracy",
+            "accuracy[j][j] - accuracy",
         ),
         ("backward transfer: sign", "accuracy[last][j] - accuracy[j][j]", "accuracy[j][j] - accuracy[last][j]"),
         ("forward transfer: without the untrained network", "accuracy[j - 1][j] - untrained[j]", "accuracy[j - 1][j]"),
@@ -835,5 +835,49 @@ MUTANTS: tuple[Mutant, ...] = (
         "bayesdual/cli/fit.py",
         "tests/cli/test_fit.py::test_a_signal_keeps_the_last_checkpoint_and_the_run_goes_on",
         ("auto: always from the beginning", 'return "last" if any(', 'return "last" if not any('),
+    ),
+    *mutants(
+        "bayesdual/learner/past.py",
+        "tests/learner/test_more.py",
+        ("more: inputs are not looked at", "for tensor in (data.y, data.inputs(rows)):", "for tensor in (data.y,):"),
+        (
+            "more: streams given are the oldest",
+            "[None] * (len(past.streams) - len(earlier)) + [*earlier]",
+            "[*earlier]",
+        ),
+    ),
+    *mutants(
+        "bayesdual/learner/datamodule.py",
+        "tests/learner/test_more.py",
+        ("more: another order of examples", "self._shuffle_seed = learned._shuffle_seed", "pass"),
+        ("more: the past is forgotten", "self._past = past_of(theirs)\n            self.restart()", "self.restart()"),
+    ),
+    *mutants(
+        "bayesdual/learner/learner.py",
+        "tests/learner/test_more.py",
+        ("more: a new optimizer", "carry_over(optimizer, self._optimizer_state)", "pass"),
+        ("more: other inputs", "learned.refuse_others(inputs)", "pass"),
+    ),
+    *mutants(
+        "bayesdual/learner/growth.py",
+        "tests/learner/test_more.py",
+        ("more: the mask of tasks forgets", "grow(known, known.new_empty(", "grow(None, known.new_empty("),
+        ("more: an optimizer's state does not grow", 'if not hasattr(optimizer, "precision"):', "if False:"),
+    ),
+    *mutants(
+        "bayesdual/models/heads.py",
+        "tests/learner/test_more.py",
+        ("more: a head that grows forgets", "corner(wider, old.shape).copy_(old)", "pass"),
+    ),
+    *mutants(
+        "bayesdual/serving/to_files.py",
+        "tests/serving/test_serving.py",
+        ("export: not normalised", "if x.dtype == torch.uint8 and mean:", "if False:"),
+    ),
+    *mutants(
+        "bayesdual/serving/from_run.py",
+        "tests/serving/test_serving.py",
+        ("serving: task labels do not mask", 'saved["state_dict"].get("task_mask")', "None"),
+        ("serving: damage is not looked for", "and not is_damaged(checkpoint)", ""),
     ),
 )
