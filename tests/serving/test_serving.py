@@ -46,7 +46,7 @@ def of_run(model, x, prediction="mean"):
     with torch.no_grad():
         return prediction_by(prediction)(
             model.network, model, model.algorithm.posterior, x, torch.zeros(len(x), dtype=torch.int64)
-        )
+        ).probabilities
 
 
 @pytest.mark.parametrize("prediction", ["mean", "linearised", "samples"])
