@@ -2,20 +2,15 @@
 
 A step that goes through all parameters once per operation fetches them from memory each time; in a block they stay in
 the cache. What belongs to the parameters stands in one flat tensor of each kind, in their order, and a block is a
-stretch of it, so that few calls are made however small the parameters are; these keep their own storage. On a CPU
-threads share the blocks.
+stretch of it, so that few calls are made however small the parameters are; these keep their own storage.
 """
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import accumulate, groupby
-from threading import Barrier
 from typing import Any
 
 import torch
@@ -29,7 +24,6 @@ Groups = list[dict[str, Any]]  # an optimizer's
 States = MutableMapping[Tensor, dict[str, Any]]
 CPU_BLOCK = 3 << 17  # numbers: few enough for the cache, and enough to outweigh the calls
 DEVICE_BLOCK = 1 << 24
-FEW_BLOCKS = 4  # so many are done before other threads have woken up
 
 
 class Piece:
@@ -223,30 +217,6 @@ class Layout:
             else:
                 place.p.copy_(place.value)
 
-    def for_each(self, work: Callable[[Block], None], threads: bool = True) -> None:
-        """Does the work on every block; on a CPU threads share them, unless the work has threads of its own."""
-        hands = min(torch.get_num_threads(), len(self.blocks)) if threads else 1
-        if hands < 2 or len(self.blocks) < FEW_BLOCKS or self.blocks[0].params[0].device.type != "cpu":
-            for block in self.blocks:
-                work(block)
-            return
-        queue = iter(self.blocks)  # hands each block to one thread
-
-        def drain() -> None:
-            with torch.no_grad():  # the mode is the thread's own
-                for block in queue:
-                    work(block)
-
-        pool = _pool(os.getpid(), torch.get_num_threads())
-        tasks = [pool.submit(drain) for _ in range(hands)]
-        try:
-            wait(tasks)
-        except BaseException:  # interrupted: nobody may work on the parameters after this
-            wait(tasks)
-            raise
-        for task in tasks:
-            task.result()
-
 
 def _cut(tensor: Tensor, room: int) -> list[slice | None]:
     """Parts of at most ``room`` numbers; a tensor that is not dense stays whole."""
@@ -269,19 +239,3 @@ def _is_dense(tensor: Tensor) -> bool:
                 return False
             expected *= size
     return True
-
-
-@lru_cache(maxsize=4)
-def _pool(pid: int, threads: int) -> ThreadPoolExecutor:
-    """A pool of this process (threads do not survive a fork), whose threads do not share out an operation again."""
-    started = Barrier(threads)
-
-    def start() -> None:
-        torch.get_num_threads()  # lets PyTorch set up the thread before it is told otherwise
-        torch.set_num_threads(1)
-        started.wait()
-
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="ivon")
-    wait([pool.submit(start) for _ in range(threads)])
-    torch.set_num_threads(threads)  # what other threads begin with
-    return pool

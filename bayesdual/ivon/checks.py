@@ -16,6 +16,28 @@ WORDS_OF_IVON_OPT = {
     "sync": 'noise="independent" for sync=True, and nothing for sync=False',
 }
 
+ADDED_TO_ANOTHER = (
+    "the gradients of one sample were added to those of another: call optimizer.zero_grad() in each "
+    "sampled_params(train=True), or accumulate over batches inside one."
+)
+IN_A_HOST = (
+    "In Lightning's automatic optimization the callback bayesdual.ivon.IVONCallback() sees to it; in manual "
+    "optimization put the forward pass and manual_backward into optimizer.sampled_params(train=True). Elsewhere "
+    "(Hugging Face's Trainer, accelerate) bayesdual.ivon.sample_in_forward(model, optimizer) does."
+)
+ADDED_BY_CLOSURE = (
+    "there are gradients that were not computed in the sample of step(closure): the closure added to older ones, and "
+    f"has to call optimizer.zero_grad(), or it has none to compute. {IN_A_HOST}"
+)
+OUTSIDE = (
+    "the gradients were not computed in a sample: compute them in sampled_params(train=True), or in step(closure). "
+    f"{IN_A_HOST}"
+)
+ZEROED_TOO_EARLY = (
+    "the gradients of a sample were zeroed in place before they were counted: zero them inside the next "
+    "sampled_params(train=True), or by optimizer.zero_grad()."
+)
+
 
 def refuse_words(given: Mapping[str, Any]) -> None:
     """Refuses keyword arguments that IVON does not have.

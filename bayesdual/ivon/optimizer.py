@@ -20,10 +20,21 @@ from torch.optim import Optimizer
 
 from bayesdual.ivon import foreach
 from bayesdual.ivon.blocks import Block, trainable
-from bayesdual.ivon.checks import check_params, check_settings, name_of, refuse_words, warn_of_sum
+from bayesdual.ivon.checks import (
+    ADDED_BY_CLOSURE,
+    OUTSIDE,
+    check_params,
+    check_settings,
+    name_of,
+    refuse_words,
+    warn_of_sum,
+)
 from bayesdual.ivon.compiled import fused
 from bayesdual.ivon.equations import update_mean_, update_state_
-from bayesdual.ivon.samples import ADDED_BY_CLOSURE, OUTSIDE, Gradients, Keys, Samples
+from bayesdual.ivon.gradients import Gradients
+from bayesdual.ivon.keys import Keys
+from bayesdual.ivon.samples import Samples
+from bayesdual.ivon.threads import for_each
 from bayesdual.tensors import fits, grow
 
 COMMON = ("mc_samples", "hess_approx", "max_norm", "noise")  # settings that all groups share
@@ -233,7 +244,11 @@ class IVON(Optimizer):
                 grads, multiplied = samples.gradients(self.max_norm)
                 for p in grads:
                     self.state[p]["step"] += 1
-                samples.layout.for_each(lambda block: self._update(block, grads, multiplied), threads=not self.fused)
+                for_each(
+                    samples.layout.blocks,
+                    lambda block: self._update(block, grads, multiplied),
+                    threads=not self.fused,
+                )
             elif any(p.grad is not None for _, p in trainable(self.param_groups)):
                 if self.state or any(group["lr"] for group in self.param_groups):
                     raise RuntimeError(OUTSIDE)

@@ -17,7 +17,7 @@ from lightning import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from bayesdual.ivon import IVON, blocks, equations, samples
+from bayesdual.ivon import IVON, blocks, drawing, equations
 from bayesdual.ivon.compiled import fused
 from bayesdual.posterior import Posterior
 
@@ -58,7 +58,7 @@ def assert_same(a, b):
 def draws_of_reference(monkeypatch):
     """ivon-opt draws one randn for each group, and so do we, small as they are."""
 
-    monkeypatch.setattr(samples, "standard_normal_", lambda out, key: out.normal_())
+    monkeypatch.setattr(drawing, "standard_normal_", lambda out, key: out.normal_())
 
 
 @pytest.mark.parametrize("approx", ["price", "gradsq"])
@@ -216,7 +216,7 @@ def cubed_step(optimizer, params):
 
 def test_parameters_without_a_gradient_do_not_disturb_their_neighbours(monkeypatch):
     """In a block whose parameters do not all have one, in the first steps and later."""
-    monkeypatch.setattr(samples, "standard_normal_", lambda out, key: out.fill_(0.5))
+    monkeypatch.setattr(drawing, "standard_normal_", lambda out, key: out.fill_(0.5))
     together, alone = ([nn.Parameter(torch.ones(n, 2)) for n in (3, 2, 4, 1, 5, 2)] for _ in range(2))
     optimizer = IVON(together, lr=0.1, ess=10)
     optimizers = [IVON([p], lr=0.1, ess=10) for p in alone]
@@ -429,7 +429,7 @@ def test_an_interrupted_draw_leaves_the_mean(monkeypatch):
         if len(calls) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(samples, "perturb_", interrupted)
+    monkeypatch.setattr(drawing, "perturb_", interrupted)
     for train in (True, False):
         calls.clear()
         with pytest.raises(KeyboardInterrupt), optimizer.sampled_params(train=train):

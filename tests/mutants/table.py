@@ -61,12 +61,12 @@ MUTANTS: tuple[Mutant, ...] = (
         ("IVON: squared gradients not divided by h + d", "e.div_(torch.add(part.hess, d, out=precision))", "pass"),
     ),
     *mutants(
-        "bayesdual/ivon/samples.py",
+        "bayesdual/ivon/gradients.py",
         "tests/ivon/test_optimizer.py::test_equals_ivon_opt_with_the_same_draws",
-        ("IVON: several samples are summed, and not averaged", "foreach.div_(pair, self._n_finished)", "pass"),
+        ("IVON: several samples are summed, and not averaged", "foreach.div_(pair, self.count)", "pass"),
     ),
     *mutants(
-        "bayesdual/ivon/samples.py",
+        "bayesdual/ivon/drawing.py",
         "tests/ivon/test_optimizer.py::test_samples_have_the_variance_of_the_posterior",
         (
             "IVON: samples without weight decay in their deviation",
@@ -104,7 +104,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *mutants(
-        "bayesdual/ivon/samples.py",
+        "bayesdual/ivon/keys.py",
         "tests/ivon/test_noise.py::test_samples_of_an_optimizer_differ_in_all_blocks_and_steps",
         ("IVON: the same noise in every step", "self.draws += world_size if independent else 1", "self.draws += 0"),
     ),
@@ -127,7 +127,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *mutants(
-        "bayesdual/ivon/samples.py",
+        "bayesdual/ivon/keys.py",
         "tests/ivon/test_processes.py::test_two_processes_are_one",
         ("IVON: independent noise is the same in all processes", "(rank if independent else 0)", "0"),
     ),
