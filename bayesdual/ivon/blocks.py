@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from bayesdual.ivon.scratch import spare
+from bayesdual.rounding import HALVES, at_least_single
 from bayesdual.tensors import grow_into_
 
 Tensors = list[Tensor]
@@ -59,17 +60,26 @@ class Block:
         hess: Their Hessians.
         momentum: Their momenta.
         buffer: As large.
+        mean: Their means, where the parameters are of 16 bits and hold them rounded.
     """
 
     def __init__(
-        self, number: int, group: dict[str, Any], pieces: list[Piece], hess: Tensor, momentum: Tensor, buffer: Tensor
+        self,
+        number: int,
+        group: dict[str, Any],
+        pieces: list[Piece],
+        hess: Tensor,
+        momentum: Tensor,
+        buffer: Tensor,
+        mean: Tensor | None = None,
     ) -> None:
         self.number, self.group, self.pieces = number, group, pieces
-        self.hess, self.momentum, self.buffer = hess, momentum, buffer
+        self.hess, self.momentum, self.buffer, self.mean = hess, momentum, buffer, mean
         self.starts = list(accumulate((piece.size for piece in pieces), initial=0))
         self.owners = [piece.owner for piece in pieces]
         self.params = [piece.value for piece in pieces]
-        self.momenta, self.means = self.split(momentum), self.split(buffer)
+        self.means = self.params if mean is None else self.split(mean)
+        self.momenta, self.kept = self.split(momentum), self.split(buffer)
         self._spares: dict[tuple[str, int], tuple[Tensor, Tensors]] = {}
         self.sampled = False
 
@@ -102,8 +112,9 @@ class Block:
             if has:
                 first, stop = places[0], places[-1] + 1
                 stretch = slice(self.starts[first], self.starts[stop])
-                flats = (flat[stretch] for flat in (self.hess, self.momentum, self.buffer))
-                yield Block(self.number, self.group, self.pieces[first:stop], *flats)
+                hess, momentum, buffer = (flat[stretch] for flat in (self.hess, self.momentum, self.buffer))
+                mean = None if self.mean is None else self.mean[stretch]
+                yield Block(self.number, self.group, self.pieces[first:stop], hess, momentum, buffer, mean)
 
 
 @dataclass
@@ -113,8 +124,7 @@ class _Place:
     group: dict[str, Any]
     p: Tensor
     value: Tensor
-    hess: Tensor
-    momentum: Tensor
+    state: dict[str, Tensor]
 
     def __post_init__(self) -> None:
         self._start, self._shape = self.value.data_ptr(), self.value.shape
@@ -134,7 +144,8 @@ class Layout:
     Args:
         groups: The parameter groups.
         states: ``hess`` and ``momentum`` of each, as far as there are any; afterwards they are parts of the blocks.
-            What is new of a parameter starts with its group's ``hess_init``, and with 0.
+            What is new of a parameter starts with its group's ``hess_init``, and with 0. Those of 16 bits also have
+            a ``mean``.
 
     Raises:
         ValueError: A state is larger than its parameter.
@@ -157,18 +168,23 @@ class Layout:
     def _lay_out(self, params: list[tuple[dict[str, Any], Tensor]], states: States) -> None:
         """Makes the blocks of parameters of one group, device and type."""
         total = sum(p.numel() for _, p in params)
-        hess, momentum, buffer = flats = [params[0][1].new_empty(total, requires_grad=False) for _ in range(3)]
+        group, first = params[0]
+        fills = {"hess": group["hess_init"], "momentum": 0.0} | ({"mean": 0.0} if first.dtype in HALVES else {})
+        dtype = at_least_single(first.dtype)
+        flats = {name: first.new_empty(total, dtype=dtype, requires_grad=False) for name in (*fills, "buffer")}
+        buffer = flats["buffer"]
         room = CPU_BLOCK if buffer.device.type == "cpu" else DEVICE_BLOCK
         pieces: list[list[Piece]] = []
         start = size = 0
         for group, p in params:
             whole, state = Piece(p), states[p]
-            for name, flat, fill in (("hess", hess, group["hess_init"]), ("momentum", momentum, 0.0)):
-                mine = whole.within(flat, start)
-                grow_into_(mine, state.get(name), fill)
-                state[name] = mine
+            mine = {name: whole.within(flats[name], start) for name in fills}
+            for name, fill in fills.items():
+                grow_into_(mine[name], state.get(name), fill)
+            state.pop("mean", None)  # of a parameter that was of 16 bits
+            state |= mine
             self.buffers[p] = whole.within(buffer, start)
-            self.places.append(_Place(group, p, whole.value, state["hess"], state["momentum"]))
+            self.places.append(_Place(group, p, whole.value, mine))
             start += whole.size
             for piece in [Piece(p, part) for part in _cut(whole.value, room)]:
                 if not pieces or size + piece.size > room:
@@ -179,7 +195,8 @@ class Layout:
         stop = 0
         for members in pieces:
             start, stop = stop, stop + sum(piece.size for piece in members)
-            self.blocks.append(Block(len(self.blocks), params[0][0], members, *(flat[start:stop] for flat in flats)))
+            mine = {name: flat[start:stop] for name, flat in flats.items()}
+            self.blocks.append(Block(len(self.blocks), group, members, **mine))
 
     def is_of(self, groups: Groups, states: States) -> bool:
         """Whether the blocks are those of these parameters and states, and these are where they were."""
@@ -188,8 +205,7 @@ class Layout:
             place.p is p
             and place.group is group
             and not place.has_moved()
-            and states[p].get("hess") is place.hess
-            and states[p].get("momentum") is place.momentum
+            and all(states[p].get(name) is mine for name, mine in place.state.items())
             for (group, p), place in zip(params, self.places, strict=True)
         )
 

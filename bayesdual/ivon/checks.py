@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bayesdual.rounding import HALVES
+
 WORDS_OF_IVON_OPT = {
     "beta1": "betas=(beta1, beta2)",
     "beta2": "betas=(beta1, beta2)",
@@ -65,13 +67,18 @@ def warn_of_sum(operation: Any) -> None:
 
 def gradient_length(grads: dict[Tensor, Tensor]) -> float:
     """The length of the gradients of all parameters together; not finite if one of their numbers is not."""
-    tensors = list(grads.values())
+    tensors = [_of_same_length(g) for g in grads.values()]
     length = float(torch.nn.utils.get_total_norm(tensors))
     if math.isfinite(length):
         return length
     # squares overflow before numbers do: once more, in units of the largest
     largest = max(float(g.abs().max()) for g in tensors if g.numel())
     return largest * float(torch.nn.utils.get_total_norm([g / largest for g in tensors]))
+
+
+def _of_same_length(g: Tensor) -> Tensor:
+    """``g``, or if it is of 16 bits its length: squares of them overflow, and sums of squares are too coarse."""
+    return torch.linalg.vector_norm(g, dtype=torch.float32) if g.dtype in HALVES else g
 
 
 def first_nonfinite(grads: dict[Tensor, Tensor]) -> Tensor | None:
@@ -119,17 +126,16 @@ def check_params(params: Iterable[Tensor]) -> None:
     """Checks that parameters can be learned.
 
     Raises:
-        ValueError: One is in half precision or sharded.
+        ValueError: One is of another type than float16, bfloat16, float32 and float64, or sharded.
     """
     for p in params:
         if p.requires_grad and p.is_complex():
             raise ValueError(
                 "a parameter is complex: learn torch.view_as_real of it, as IVON's posterior is of real numbers."
             )
-        if p.requires_grad and p.dtype not in (torch.float32, torch.float64):
+        if p.requires_grad and p.dtype not in (*HALVES, torch.float32, torch.float64):
             raise ValueError(
-                f"a parameter is {p.dtype}, which is too coarse for IVON's Hessian: keep the parameters in float32 "
-                "and use mixed precision (torch.autocast)."
+                f"a parameter is {p.dtype}, which is too coarse to hold a sample: keep it in bfloat16 or float32."
             )
         if hasattr(p, "device_mesh") or getattr(p, "_is_flat_param", False) or getattr(p, "_fsdp_flattened", False):
             raise ValueError("a parameter is sharded (FSDP or DTensor), which IVON cannot sample: use DDP.")

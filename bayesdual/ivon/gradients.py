@@ -68,11 +68,12 @@ class Sums:
     def add(self, grads: Gradients, eps: Mapping[Tensor, Tensor]) -> None:
         """Adds a sample: the gradient of each parameter that has one, and the eps of all."""
         for p, g in grads.items():
-            product = g * (g if self.squared else eps[p])
+            own = torch.empty_like(eps[p]).copy_(g)  # in the type of the state
+            product = own * (own if self.squared else eps[p])
             if p in self._pairs:
-                foreach.add_(self._pairs[p], [g, product])
+                foreach.add_(self._pairs[p], [own, product])
             else:
-                self._pairs[p] = (g.clone(), product)
+                self._pairs[p] = (own, product)
         self.count += 1
 
     def gradients(self) -> list[Tensor]:

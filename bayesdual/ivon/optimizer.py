@@ -25,17 +25,19 @@ from bayesdual.ivon.checks import (
     OUTSIDE,
     check_params,
     check_settings,
-    name_of,
     refuse_words,
     warn_of_sum,
 )
 from bayesdual.ivon.compiled import fused
+from bayesdual.ivon.drawing import adopt_
 from bayesdual.ivon.equations import update_mean_, update_state_
 from bayesdual.ivon.gradients import Gradients
 from bayesdual.ivon.keys import Keys
 from bayesdual.ivon.samples import Samples
+from bayesdual.ivon.states import check_fits, noise_of, restore_type
 from bayesdual.ivon.threads import for_each
-from bayesdual.tensors import fits, grow
+from bayesdual.rounding import at_least_single, unrounded
+from bayesdual.tensors import grow_into_
 
 COMMON = ("mc_samples", "hess_approx", "max_norm", "noise")  # settings that all groups share
 
@@ -59,8 +61,8 @@ class IVON(Optimizer):
     parameters hold the mean, and so they do whenever an exception leaves one.
 
     Args:
-        params: Parameters, named parameters, or parameter groups; float32 or float64. Frozen parameters are left
-            alone; those without a gradient keep their state.
+        params: Parameters, named parameters, or parameter groups; of 16 (see ``rounding.py``), 32 or 64 bits. Frozen
+            parameters are left alone; those without a gradient keep their state.
         lr: Step size.
         ess: Effective sample size N, usually the number of training examples.
         hess_init: Initial Hessian h0.
@@ -81,11 +83,12 @@ class IVON(Optimizer):
         seed: Seed of the noise; drawn from PyTorch's default generator if None. Processes use that of rank 0.
 
     ``lr``, ``ess``, ``betas``, ``weight_decay``, ``hess_init`` and ``clip_radius`` may differ between groups and are
-    read, and checked, at every step. ``state[p]`` holds ``step``, ``hess`` and ``momentum``.
+    read, and checked, at every step. ``state[p]`` holds ``step``, ``hess`` and ``momentum``, and ``mean`` if p has 16
+    bits.
 
     Raises:
         TypeError: An argument is not known, or has another name in ivon-opt.
-        ValueError: A hyperparameter is out of its range, or parameters are in half precision or sharded.
+        ValueError: A hyperparameter is out of its range, or parameters are of another type or sharded.
     """
 
     def __init__(
@@ -143,8 +146,7 @@ class IVON(Optimizer):
         """Adds a group, as every optimizer does.
 
         Raises:
-            ValueError: A value is out of its range or belongs to all groups, or parameters are in half precision or
-                sharded.
+            ValueError: A value is out of its range or belongs to all groups, or a parameter cannot be learned.
         """
         super().add_param_group(param_group)
         group = self.param_groups[-1]
@@ -169,10 +171,21 @@ class IVON(Optimizer):
             RuntimeError: The parameters hold a sample, so they are not the mean that belongs to it.
         """
         self._samples.require_mean("asking for the posterior")
-        return {
-            p: group["ess"] * (grow(self.state.get(p, {}).get("hess"), p, group["hess_init"]) + group["weight_decay"])
-            for group, p in trainable(self.param_groups)
-        }
+        precisions = {}
+        for group, p in trainable(self.param_groups):
+            like = torch.empty_like(p, dtype=at_least_single(p.dtype), requires_grad=False)
+            hess = grow_into_(like, self.state.get(p, {}).get("hess"), group["hess_init"])
+            precisions[p] = group["ess"] * (hess + group["weight_decay"])
+        return precisions
+
+    def means(self) -> dict[Tensor, Tensor]:
+        """The posterior mean of each trainable parameter; in float32 where the parameter has it rounded to 16 bits.
+
+        Raises:
+            RuntimeError: The parameters hold a sample.
+        """
+        self._samples.require_mean("asking for the posterior")
+        return {p: unrounded(p.detach(), self.state.get(p, {}).get("mean")) for _, p in trainable(self.param_groups)}
 
     # -- samples
 
@@ -299,6 +312,7 @@ class IVON(Optimizer):
             grads: The mean of g of each parameter.
             multiplied: Whether there were several samples or processes.
         """
+        adopt_(block)
         group, squared = block.group, self.hess_approx == "gradsq"
         d, b1 = group["weight_decay"], group["betas"][0]
         scale = group["hess_init"] + d if group["rescale_lr"] else 1.0
@@ -314,7 +328,9 @@ class IVON(Optimizer):
             steps = [self.state[p]["step"] for p in part.owners]
             debias = [1 - b1**t if group["debias"] else 1.0 for t in steps]
             a, xi = float(group["lr"]) * scale, group["clip_radius"]
-            update_mean_(part.params, part.momenta, precisions, a=a, debias=debias, d=d, xi=xi)
+            update_mean_(part.means, part.momenta, precisions, a=a, debias=debias, d=d, xi=xi)
+            if part.mean is not None:
+                foreach.copy_(part.params, part.means)
 
     # -- state
 
@@ -340,26 +356,13 @@ class IVON(Optimizer):
         Raises:
             ValueError: The state is not IVON's, or its tensors do not fit the parameters; nothing is loaded.
         """
-        shared = state_dict["param_groups"][0]
-        noise = state_dict.get("noise", shared)  # which had a place of its own until version 0.2
-        if "draws" not in noise:
-            raise ValueError(
-                "the state is not that of bayesdual's IVON: it does not say which noise was drawn; start with a new "
-                "optimizer, or with bayesdual.ivon.from_ivon_opt."
-            )
-        saved = [i for group in state_dict["param_groups"] for i in group["params"]]
-        ours = [p for group in self.param_groups for p in group["params"]]
-        for i, p in zip(saved, ours, strict=False):  # torch complains of their number
-            hess = state_dict["state"].get(i, {}).get("hess")
-            if hess is not None and not fits(hess.shape, p):
-                raise ValueError(
-                    f"the state of {name_of(p, self.param_groups)} has shape {tuple(hess.shape)}: load one that was "
-                    "saved with the same model, or with a head of fewer classes."
-                )
+        shared, noise = state_dict["param_groups"][0], noise_of(state_dict)
+        check_fits(state_dict, self.param_groups)
         self.discard_samples()
         ours_alone = {*COMMON, *asdict(self._samples.keys)}
         groups = [{k: v for k, v in group.items() if k not in ours_alone} for group in state_dict["param_groups"]]
         super().load_state_dict(deepcopy({"state": state_dict["state"], "param_groups": groups}))
+        restore_type(self.state, state_dict, self.param_groups)
         for name in COMMON:
             if shared.get(name, getattr(self, name)) != getattr(self, name):
                 warnings.warn(

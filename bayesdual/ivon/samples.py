@@ -39,7 +39,7 @@ from bayesdual.ivon.checks import (
     name_of,
 )
 from bayesdual.ivon.distributed import rank_and_world_size, refuse_averaged
-from bayesdual.ivon.drawing import draw_, draw_into_, restore_
+from bayesdual.ivon.drawing import adopt_, draw_, draw_into_, restore_
 from bayesdual.ivon.gradients import Gradients, Mark, Sums, gradients_of, holders, version
 from bayesdual.ivon.keys import Keys
 from bayesdual.ivon.threads import for_each
@@ -237,17 +237,19 @@ class Samples:
             raise RuntimeError("the parameters already hold a sample: leave it before drawing another.")
         for group in groups:
             check_settings(group)
-        if self.layout.is_of(groups, states):
-            return
-        if self.waiting:
-            self._forget()
-            warnings.warn("the samples since the last step were dropped: the parameters have changed.", stacklevel=4)
-        for group in groups:
-            check_params(group["params"])
-        for _, p in trainable(groups):
-            states[p].setdefault("step", 0)
-        self.layout = Layout(groups, states)
-        self._thetas = {}
+        if not self.layout.is_of(groups, states):
+            if self.waiting:
+                self._forget()
+                warnings.warn(
+                    "the samples since the last step were dropped: the parameters have changed.", stacklevel=4
+                )
+            for group in groups:
+                check_params(group["params"])
+            for _, p in trainable(groups):
+                states[p].setdefault("step", 0)
+            self.layout = Layout(groups, states)
+            self._thetas = {}
+        for_each(self.layout.blocks, adopt_)
 
     def _draw(self, key: str) -> None:
         """Puts the sample of a key into the parameters."""
@@ -329,11 +331,13 @@ class Samples:
         pairs = self._finished.means(self.layout.buffers, spread)
         for p, (_, product) in pairs.items():
             self.layout.buffers[p].copy_(product)
-        return {p: torch.empty_like(p).copy_(g) for p, (g, _) in pairs.items()}
+        return {p: torch.empty_like(self.layout.buffers[p]).copy_(g) for p, (g, _) in pairs.items()}
 
     def _shortened(self, grads: Gradients, factor: float, averaged: bool) -> Gradients:
         """The gradients times a factor, and what was made of them likewise."""
+        buffers = self.layout.buffers
         if averaged:
-            products = [self.layout.buffers[p] for p in grads]
+            products = [buffers[p] for p in grads]
             foreach.mul_(products, factor**2 if self.squared else factor)
-        return dict(zip(grads, foreach.mul(list(grads.values()), factor), strict=True))
+        single = [g.to(buffers[p].dtype) for p, g in grads.items()]
+        return dict(zip(grads, foreach.mul(single, factor), strict=True))

@@ -897,17 +897,6 @@ def test_bad_settings_are_named(setting):
         assert len(optimizer.param_groups) == 1
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_parameters_are_refused(dtype):
-    with pytest.raises(ValueError, match="too coarse"):
-        IVON([nn.Parameter(torch.ones(3, dtype=dtype))], lr=0.1, ess=10)
-    model = nn.Linear(2, 2)
-    optimizer = IVON(model.parameters(), lr=0.1, ess=10)
-    model.to(dtype)
-    with pytest.raises(ValueError, match="too coarse"), optimizer.sampled_params():
-        pass
-
-
 def test_sparse_gradients_are_refused():
     table = nn.Embedding(5, 2, sparse=True)
     optimizer = IVON(table.parameters(), lr=0.1, ess=10)

@@ -113,8 +113,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/posterior/test_gaussian.py::test_of_an_untrained_network_is_the_start",
         (
             "IVON: the posterior of a head that grew begins at 0",
-            'p, group["hess_init"]) + group["weight_decay"]',
-            'p, 0.0) + group["weight_decay"]',
+            'get("hess"), group["hess_init"])',
+            'get("hess"), 0.0)',
         ),
     ),
     *mutants(
@@ -122,8 +122,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/posterior/test_gaussian.py::test_comes_from_an_optimizer",
         (
             "IVON: precision without weight decay",
-            'group["hess_init"]) + group["weight_decay"])',
-            'group["hess_init"]))',
+            'group["ess"] * (hess + group["weight_decay"])',
+            'group["ess"] * hess',
         ),
     ),
     *mutants(

@@ -1,0 +1,58 @@
+"""What IVON saved, before and after PyTorch's optimizers load it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from bayesdual.ivon.blocks import Groups, States
+from bayesdual.ivon.checks import name_of
+from bayesdual.rounding import HALVES, at_least_single
+from bayesdual.tensors import fits
+
+
+def noise_of(saved: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The seed of the noise, and how much of it was drawn.
+
+    Raises:
+        ValueError: The state is not IVON's.
+    """
+    noise = saved.get("noise", saved["param_groups"][0])  # which had a place of its own until version 0.2
+    if "draws" not in noise:
+        raise ValueError(
+            "the state is not that of bayesdual's IVON: it does not say which noise was drawn; start with a new "
+            "optimizer, or with bayesdual.ivon.from_ivon_opt."
+        )
+    return noise
+
+
+def check_fits(saved: Mapping[str, Any], groups: Groups) -> None:
+    """Checks that saved tensors are no larger than the parameters.
+
+    Raises:
+        ValueError: One is.
+    """
+    for p, state in _pairs(saved, groups):
+        hess = state.get("hess")
+        if hess is not None and not fits(hess.shape, p):
+            raise ValueError(
+                f"the state of {name_of(p, groups)} has shape {tuple(hess.shape)}: load one that was saved with the "
+                "same model, or with a head of fewer classes."
+            )
+
+
+def restore_type(states: States, saved: Mapping[str, Any], groups: Groups) -> None:
+    """Loads the tensors of parameters of 16 bits once more: PyTorch has rounded them to the type of the parameter."""
+    for p, state in _pairs(saved, groups):
+        if p.dtype in HALVES:
+            tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+            states[p] |= {n: t.to(p.device, at_least_single(p.dtype), copy=True) for n, t in tensors.items()}
+
+
+def _pairs(saved: Mapping[str, Any], groups: Groups) -> Iterator[tuple[Tensor, Mapping[str, Any]]]:
+    """Each parameter and what was saved of it; PyTorch complains of their number."""
+    numbers = [i for group in saved["param_groups"] for i in group["params"]]
+    for i, p in zip(numbers, (p for group in groups for p in group["params"]), strict=False):
+        yield p, saved["state"].get(i, {})
