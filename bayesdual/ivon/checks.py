@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bayesdual.ivon.shards import local, over_shards, shard_dim
 from bayesdual.rounding import HALVES
 
 WORDS_OF_IVON_OPT = {
@@ -67,7 +68,11 @@ def warn_of_sum(operation: Any) -> None:
 
 def gradient_length(grads: dict[Tensor, Tensor]) -> float:
     """The length of the gradients of all parameters together; not finite if one of their numbers is not."""
-    tensors = [_of_same_length(g) for g in grads.values()]
+    return over_shards(_length, grads)
+
+
+def _length(grads: Sequence[Tensor]) -> float:
+    tensors = [_of_same_length(g) for g in grads]
     length = float(torch.nn.utils.get_total_norm(tensors))
     if math.isfinite(length):
         return length
@@ -83,7 +88,7 @@ def _of_same_length(g: Tensor) -> Tensor:
 
 def first_nonfinite(grads: dict[Tensor, Tensor]) -> Tensor | None:
     """The first parameter whose gradient is infinite or not a number."""
-    return next((p for p, g in grads.items() if not bool(g.isfinite().all())), None)
+    return next((p for p, g in grads.items() if not bool(local(g).isfinite().all())), None)
 
 
 def name_of(p: Tensor | None, groups: Sequence[Mapping[str, Any]]) -> str:
@@ -122,8 +127,12 @@ def check_settings(group: Mapping[str, Any]) -> None:
             raise ValueError(f"IVON's {name} is {group[name]!r}: give {what}.")
 
 
-def check_params(params: Iterable[Tensor]) -> None:
+def check_params(params: Iterable[Any], independent: bool) -> None:
     """Checks that parameters can be learned.
+
+    Args:
+        params: The parameters.
+        independent: Each process has its own noise.
 
     Raises:
         ValueError: One is of another type than float16, bfloat16, float32 and float64, or sharded.
@@ -137,5 +146,13 @@ def check_params(params: Iterable[Tensor]) -> None:
             raise ValueError(
                 f"a parameter is {p.dtype}, which is too coarse to hold a sample: keep it in bfloat16 or float32."
             )
-        if hasattr(p, "device_mesh") or getattr(p, "_is_flat_param", False) or getattr(p, "_fsdp_flattened", False):
-            raise ValueError("a parameter is sharded (FSDP or DTensor), which IVON cannot sample: use DDP.")
+        if getattr(p, "_is_flat_param", False) or getattr(p, "_fsdp_flattened", False):
+            raise ValueError(
+                "a parameter is sharded by FullyShardedDataParallel, whose flat parameters IVON cannot sample: use "
+                "torch.distributed.fsdp.fully_shard or DistributedDataParallel."
+            )
+        if (cut := shard_dim(p)) is not None and independent:
+            raise ValueError(
+                f'noise is "independent", but a parameter is sharded over dimension {cut} of {p.device_mesh}, where '
+                'gradients are averaged: give noise="shared".'
+            )

@@ -17,6 +17,7 @@ from bayesdual.ivon import foreach
 from bayesdual.ivon.blocks import Block, Tensors
 from bayesdual.ivon.equations import perturb_
 from bayesdual.ivon.noise import standard_normal_
+from bayesdual.ivon.scratch import spare
 from bayesdual.rounding import unrounded
 
 
@@ -55,8 +56,18 @@ def _perturb_(block: Block, means: Tensors, key: str) -> None:
     deviation, deviations = block.spare("first")
     torch.add(block.hess, block.group["weight_decay"], out=deviation).rsqrt_()
     normal, normals = block.spare("second")
-    standard_normal_(normal, f"{key} {block.number}")
+    _normal_(block, normal, f"{key} {block.number}")
     perturb_(means, normals, deviations, block.group["ess"])
+
+
+def _normal_(block: Block, out: Tensor, key: str) -> None:
+    """Noise of a key; where processes share out the block, the part here of what a single process has."""
+    if block.everywhere is None:
+        standard_normal_(out, key)
+        return
+    size, stretches = block.everywhere
+    everyones = standard_normal_(spare("noise", size, out.dtype, out.device), key)
+    torch.cat([everyones[stretch] for stretch in stretches], out=out)
 
 
 def restore_(block: Block) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bayesdual.ivon import foreach
 from bayesdual.ivon.distributed import Pairs, average
+from bayesdual.ivon.shards import local
 
 Gradients = dict[Tensor, Tensor]
 
@@ -23,9 +24,10 @@ class Mark:
     """One number of the first gradient, made NaN for a while: only zeroing takes that away, not adding or clipping."""
 
     def __init__(self, grads: Gradients) -> None:
-        self.gradient = next((g for g in grads.values() if g.numel() and not g.is_sparse), None)
+        self.gradient = next((g for g in grads.values() if local(g).numel() and not g.is_sparse), None)
         if self.gradient is not None:
-            self._number = self.gradient.data.as_strided((1,), (1,))  # .data: nobody's backward pass needs to know
+            here = local(self.gradient).data  # as nobody's backward pass needs to know
+            self._number = here.as_strided((1,), (1,))
             self._was = self._number.item()
             self._number.fill_(math.nan)
 
@@ -50,7 +52,7 @@ def holders(tensor: Tensor) -> int:
 
 def version(grads: Gradients) -> int:
     """How often the first gradient was changed in place."""
-    return next((g._version for g in grads.values()), 0)
+    return next((local(g)._version for g in grads.values()), 0)
 
 
 class Sums:
@@ -68,7 +70,7 @@ class Sums:
     def add(self, grads: Gradients, eps: Mapping[Tensor, Tensor]) -> None:
         """Adds a sample: the gradient of each parameter that has one, and the eps of all."""
         for p, g in grads.items():
-            own = torch.empty_like(eps[p]).copy_(g)  # in the type of the state
+            own = torch.empty_like(eps[p]).copy_(local(g))  # in the type of the state
             product = own * (own if self.squared else eps[p])
             if p in self._pairs:
                 foreach.add_(self._pairs[p], [own, product])

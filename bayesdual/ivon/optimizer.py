@@ -12,14 +12,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bayesdual.ivon import foreach
-from bayesdual.ivon.blocks import Block, trainable
 from bayesdual.ivon.checks import (
     ADDED_BY_CLOSURE,
     OUTSIDE,
@@ -28,14 +27,13 @@ from bayesdual.ivon.checks import (
     refuse_words,
     warn_of_sum,
 )
-from bayesdual.ivon.compiled import fused
-from bayesdual.ivon.drawing import adopt_
-from bayesdual.ivon.equations import update_mean_, update_state_
-from bayesdual.ivon.gradients import Gradients
 from bayesdual.ivon.keys import Keys
+from bayesdual.ivon.layout import trainable
 from bayesdual.ivon.samples import Samples
-from bayesdual.ivon.states import check_fits, noise_of, restore_type
+from bayesdual.ivon.shards import local, part_of, shared_out_as
+from bayesdual.ivon.states import check_fits, copied, noise_of, restore_type
 from bayesdual.ivon.threads import for_each
+from bayesdual.ivon.update import How, update_
 from bayesdual.rounding import at_least_single, unrounded
 from bayesdual.tensors import grow_into_
 
@@ -155,7 +153,7 @@ class IVON(Optimizer):
                 if (value := group.pop(name)) != self.defaults[name]:
                     raise ValueError(f"a group's {name} is {value!r}: all groups share one, so give it to IVON itself.")
             check_settings(group)
-            check_params(group["params"])
+            check_params(group["params"], self.noise == "independent")
         except ValueError:
             self.param_groups.pop()
             raise
@@ -173,9 +171,9 @@ class IVON(Optimizer):
         self._samples.require_mean("asking for the posterior")
         precisions = {}
         for group, p in trainable(self.param_groups):
-            like = torch.empty_like(p, dtype=at_least_single(p.dtype), requires_grad=False)
-            hess = grow_into_(like, self.state.get(p, {}).get("hess"), group["hess_init"])
-            precisions[p] = group["ess"] * (hess + group["weight_decay"])
+            like = torch.empty_like(local(p.detach()), dtype=at_least_single(p.dtype))
+            hess = grow_into_(like, part_of(p, self.state.get(p, {}).get("hess")), group["hess_init"])
+            precisions[p] = shared_out_as(p, group["ess"] * (hess + group["weight_decay"]))
         return precisions
 
     def means(self) -> dict[Tensor, Tensor]:
@@ -185,7 +183,11 @@ class IVON(Optimizer):
             RuntimeError: The parameters hold a sample.
         """
         self._samples.require_mean("asking for the posterior")
-        return {p: unrounded(p.detach(), self.state.get(p, {}).get("mean")) for _, p in trainable(self.param_groups)}
+        means = {}
+        for _, p in trainable(self.param_groups):
+            mean = unrounded(local(p.detach()), part_of(p, self.state.get(p, {}).get("mean")))
+            means[p] = shared_out_as(p, mean)
+        return means
 
     # -- samples
 
@@ -255,13 +257,15 @@ class IVON(Optimizer):
                 for group in self.param_groups:
                     check_settings(group)
                 grads, multiplied = samples.gradients(self.max_norm)
+                how = How(self.hess_approx == "gradsq", multiplied, self.fused)
                 for p in grads:
                     self.state[p]["step"] += 1
                 for_each(
                     samples.layout.blocks,
-                    lambda block: self._update(block, grads, multiplied),
+                    partial(update_, states=self.state, grads=grads, how=how),
                     threads=not self.fused,
                 )
+                samples.layout.gather_again()
             elif any(p.grad is not None for _, p in trainable(self.param_groups)):
                 if self.state or any(group["lr"] for group in self.param_groups):
                     raise RuntimeError(OUTSIDE)
@@ -304,34 +308,6 @@ class IVON(Optimizer):
 
         return looking
 
-    def _update(self, block: Block, grads: Gradients, multiplied: bool) -> None:
-        """Steps the pieces of a block whose parameters have a gradient.
-
-        Args:
-            block: The block; its buffer holds eps, or if ``multiplied``, the mean of the product.
-            grads: The mean of g of each parameter.
-            multiplied: Whether there were several samples or processes.
-        """
-        adopt_(block)
-        group, squared = block.group, self.hess_approx == "gradsq"
-        d, b1 = group["weight_decay"], group["betas"][0]
-        scale = group["hess_init"] + d if group["rescale_lr"] else 1.0
-        for part in block.having(grads):
-            (g, parts), (precision, precisions), e = part.spare("first"), part.spare("second"), part.buffer
-            foreach.copy_(parts, part.parts_of(grads))
-            if not multiplied:
-                torch.mul(g, g if squared else e, out=e)
-            if squared:
-                e.div_(torch.add(part.hess, d, out=precision))
-            update = fused(update_state_) if self.fused else update_state_
-            update(part.hess, part.momentum, g, e, precision, betas=group["betas"], ess=group["ess"], d=d)
-            steps = [self.state[p]["step"] for p in part.owners]
-            debias = [1 - b1**t if group["debias"] else 1.0 for t in steps]
-            a, xi = float(group["lr"]) * scale, group["clip_radius"]
-            update_mean_(part.means, part.momenta, precisions, a=a, debias=debias, d=d, xi=xi)
-            if part.mean is not None:
-                foreach.copy_(part.params, part.means)
-
     # -- state
 
     def state_dict(self) -> dict[str, Any]:
@@ -361,7 +337,7 @@ class IVON(Optimizer):
         self.discard_samples()
         ours_alone = {*COMMON, *asdict(self._samples.keys)}
         groups = [{k: v for k, v in group.items() if k not in ours_alone} for group in state_dict["param_groups"]]
-        super().load_state_dict(deepcopy({"state": state_dict["state"], "param_groups": groups}))
+        super().load_state_dict({"state": copied(state_dict["state"]), "param_groups": deepcopy(groups)})
         restore_type(self.state, state_dict, self.param_groups)
         for name in COMMON:
             if shared.get(name, getattr(self, name)) != getattr(self, name):

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from bayesdual.ivon import foreach
-from bayesdual.ivon.blocks import Groups, Layout, States, trainable
+from bayesdual.ivon.blocks import Groups, States
 from bayesdual.ivon.checks import (
     ADDED_TO_ANOTHER,
     ZEROED_TOO_EARLY,
@@ -42,6 +42,8 @@ from bayesdual.ivon.distributed import rank_and_world_size, refuse_averaged
 from bayesdual.ivon.drawing import adopt_, draw_, draw_into_, restore_
 from bayesdual.ivon.gradients import Gradients, Mark, Sums, gradients_of, holders, version
 from bayesdual.ivon.keys import Keys
+from bayesdual.ivon.layout import Layout, trainable
+from bayesdual.ivon.shards import local
 from bayesdual.ivon.threads import for_each
 
 
@@ -112,6 +114,7 @@ class Samples:
             if self._key is None:
                 self._key = self.keys.training(self.independent, self.layout.device)
             self._draw(self._key)
+            self.layout.gather_again()
 
     def close(self) -> None:
         """Puts the mean back: TRAINING -> CLOSED; does nothing where the parameters hold it."""
@@ -127,6 +130,7 @@ class Samples:
                 self.layout.follow()
                 self.closed = gradients_of(self._params())
                 self._version_closed = version(self.closed)
+            self.layout.gather_again()
         self.state = State.AT_MEAN if self._key is None else State.CLOSED
 
     @torch.no_grad()
@@ -212,7 +216,9 @@ class Samples:
             for_each(self.layout.blocks, lambda block: draw_into_(block, key, self._thetas))
         self.state = State.PREDICTING
         try:
-            self.layout.show(self._thetas)
+            with torch.inference_mode(False), torch.no_grad():
+                self.layout.show(self._thetas)
+                self.layout.gather_again()
             yield
         finally:
             self.close()
@@ -244,7 +250,7 @@ class Samples:
                     "the samples since the last step were dropped: the parameters have changed.", stacklevel=4
                 )
             for group in groups:
-                check_params(group["params"])
+                check_params(group["params"], self.independent)
             for _, p in trainable(groups):
                 states[p].setdefault("step", 0)
             self.layout = Layout(groups, states)
@@ -313,8 +319,9 @@ class Samples:
                 raise RuntimeError(f"{self._name(p)} was moved between the sample and the step: move it before.")
             if g.is_sparse:
                 raise ValueError(f"the gradient of {self._name(p)} is sparse: make the embedding with sparse=False.")
-            if g.stride() != p.stride():
-                grads[p] = torch.empty_like(p).copy_(g)
+            grads[p] = local(g)
+            if grads[p].stride() != place.value.stride():
+                grads[p] = torch.empty_like(place.value).copy_(grads[p])
         return grads
 
     def _params(self) -> list[Tensor]:

@@ -43,6 +43,14 @@ def check_fits(saved: Mapping[str, Any], groups: Groups) -> None:
             )
 
 
+def copied(states: Mapping[Any, Mapping[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """A copy that shares no memory, of tensors that processes share out, too (``deepcopy`` cannot)."""
+    return {
+        i: {name: value.detach().clone() if isinstance(value, Tensor) else value for name, value in state.items()}
+        for i, state in states.items()
+    }
+
+
 def restore_type(states: States, saved: Mapping[str, Any], groups: Groups) -> None:
     """Loads the tensors of parameters of 16 bits once more: PyTorch has rounded them to the type of the parameter."""
     for p, state in _pairs(saved, groups):

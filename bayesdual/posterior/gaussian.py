@@ -20,6 +20,7 @@ from torch.func import functional_call
 from bayesdual.posterior.last_layer import LastLayerPosterior
 from bayesdual.rounding import at_least_single, unrounded
 from bayesdual.tensor_files import read_tensors, write_tensors
+from bayesdual.tensors import whole
 
 FORMAT = "bayesdual-posterior-2"
 FORMAT_1 = "bayesdual-posterior-1"  # precisions alone
@@ -104,10 +105,11 @@ class Posterior:
         Raises:
             RuntimeError: The parameters hold a sample.
         """
-        names: dict[Tensor, str] = {p: name for name, p in module.named_parameters()}
-        precision = {names[p]: value for p, value in optimizer.precision().items() if p in names}
+        precisions = optimizer.precision()
         exact = optimizer.means() if isinstance(optimizer, HasMeans) else {}
-        return cls({name: exact.get(p, p.detach()).clone() for p, name in names.items()}, precision)
+        names: dict[Tensor, str] = {p: name for name, p in module.named_parameters()}
+        precision = {names[p]: whole(value) for p, value in precisions.items() if p in names}
+        return cls({name: whole(exact.get(p, p.detach())).clone() for p, name in names.items()}, precision)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, module: nn.Module, name: str = "network") -> Posterior:

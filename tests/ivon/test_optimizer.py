@@ -17,7 +17,7 @@ from lightning import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from bayesdual.ivon import IVON, blocks, drawing, equations
+from bayesdual.ivon import IVON, drawing, equations, layout
 from bayesdual.ivon.compiled import fused
 from bayesdual.posterior import Posterior
 
@@ -188,13 +188,13 @@ def test_samples_have_the_variance_of_the_posterior():
 
 @pytest.mark.parametrize("approx", ["price", "gradsq"])
 def test_threads_and_layout_in_memory_do_not_change_the_result(monkeypatch, approx):
-    monkeypatch.setattr(blocks, "CPU_BLOCK", 1 << 14)  # many blocks
+    monkeypatch.setattr(layout, "CPU_BLOCK", 1 << 14)  # many blocks
     results = []
     before = torch.get_num_threads()
-    for threads, layout in ((1, torch.contiguous_format), (2, torch.contiguous_format), (2, torch.channels_last)):
+    for threads, order in ((1, torch.contiguous_format), (2, torch.contiguous_format), (2, torch.channels_last)):
         torch.set_num_threads(threads)
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Conv2d(32, 64, 7), nn.Flatten(), nn.Linear(64, 600)).to(memory_format=layout)
+        model = nn.Sequential(nn.Conv2d(32, 64, 7), nn.Flatten(), nn.Linear(64, 600)).to(memory_format=order)
         optimizer = IVON(model.parameters(), lr=0.1, ess=1, betas=(0.9, 0.5), hess_approx=approx, seed=0)
         optimizer.open_sample()
         for p in model.parameters():
@@ -417,7 +417,7 @@ def test_a_sample_that_an_exception_has_left_is_not_for_the_step():
 
 def test_an_interrupted_draw_leaves_the_mean(monkeypatch):
     """Ctrl-C while the blocks are at work."""
-    monkeypatch.setattr(blocks, "CPU_BLOCK", 1 << 14)  # many blocks
+    monkeypatch.setattr(layout, "CPU_BLOCK", 1 << 14)  # many blocks
     p = nn.Parameter(torch.randn(200_000))
     before = p.detach().clone()
     optimizer = IVON([p], lr=0.1, ess=10)

@@ -46,7 +46,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("IVON: clip radius holds on one side only", "foreach.clamp_min_(direction, -xi)", "pass"),
     ),
     *mutants(
-        "bayesdual/ivon/optimizer.py",
+        "bayesdual/ivon/update.py",
         "tests/ivon/test_optimizer.py::test_equals_ivon_opt_with_the_same_draws",
         (
             "IVON: momentum not debiased",
@@ -130,6 +130,40 @@ MUTANTS: tuple[Mutant, ...] = (
         "bayesdual/ivon/keys.py",
         "tests/ivon/test_processes.py::test_two_processes_are_one",
         ("IVON: independent noise is the same in all processes", "(rank if independent else 0)", "0"),
+    ),
+    *mutants(
+        "bayesdual/rounding.py",
+        "tests/ivon/test_half.py::test_steps_below_the_spacing_of_numbers_accumulate",
+        ("16 bits: the mean is what the parameter holds", "mean.to(p.dtype) == p, mean", "mean == p, mean"),
+    ),
+    *mutants(
+        "bayesdual/ivon/drawing.py",
+        "tests/ivon/test_half.py::test_what_a_sample_is_to_the_curvature_where_its_deviation_is_below_the_spacing",
+        (
+            "16 bits: eps is what rounding has made of it",
+            "torch.sub(theta, block.mean,",
+            "torch.sub(theta.bfloat16(), block.mean,",
+        ),
+    ),
+    *mutants(
+        "bayesdual/ivon/states.py",
+        "tests/ivon/test_half.py::test_goes_on_to_the_bit",
+        ("16 bits: the state is loaded as PyTorch rounds it", "if p.dtype in HALVES:", "if False:"),
+    ),
+    *mutants(
+        "bayesdual/ivon/drawing.py",
+        "tests/ivon/test_shards.py::test_two_processes_are_one",
+        ("shards: each process draws its own noise", "if block.everywhere is None:", "if True:"),
+    ),
+    *mutants(
+        "bayesdual/ivon/layout.py",
+        "tests/ivon/test_shards.py::test_two_processes_are_one",
+        ("shards: modules keep the parameters that they have gathered", "module.reshard()", "pass"),
+    ),
+    *mutants(
+        "bayesdual/ivon/shards.py",
+        "tests/ivon/test_shards.py::test_two_processes_are_one",
+        ("shards: gradients are as long as the part here", "dist.all_reduce(square, group=group)", "pass"),
     ),
     *mutants(
         "bayesdual/ivon/rule.py",
