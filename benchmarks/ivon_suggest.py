@@ -8,9 +8,9 @@
     tuned        the best validation accuracy of five learning rates, and then of three hess_init; one seed
     AdamW        the best validation accuracy of four learning rates; one seed
 
-All have the same batches and a cosine learning rate. Tuned on validation data, shown on test data, at the mean, with the
-seeds in brackets. A run is known by its settings and appended to the results file; what is there is not made again, only
-suggestions are where the code has changed. ``--table`` makes nothing, and shows what is there.
+All have the same batches and a cosine learning rate. Tuned on validation data, shown on test data, at the mean, with
+the seeds in brackets. A run is known by its settings and appended to the results file; what is there is not made again,
+but for suggestions where the code has changed. ``--table`` makes nothing, and shows what is there.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@
       lr = turn min(REACH / sqrt(S), LARGEST)
 
 - **max_norm** is the rule's, or LONGER times the length of a batch's gradient if that is more.
-- **betas**. The momentum is shorter than IVON's own, BETA1, which is what short training needs; the Hessian has as many
-  steps to leave hess_init as there are, but at least 10,000 and at most 100,000.
+- **betas**. The momentum is over fewer steps than IVON's own, MEMORY or a PARTth of all, which is what short training
+  needs; the Hessian has as many steps to leave hess_init as there are, but at least 10,000 and at most 100,000.
 
 clip_radius is left infinite: max_norm does what it is for.
 
@@ -22,7 +22,7 @@ The constants were read off validation accuracies; docs/ivon.md has them and wha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from typing import Any, TypedDict
 
@@ -37,7 +37,7 @@ from bayesdual.random_state import kept_random_state
 PRICE = 0.0004
 REACH = 10.0
 LARGEST = 0.45
-BETA1 = 0.8
+MEMORY, PART = 5.0, 14.0  # of the momentum, 1 / (1 - beta1): so many steps, and no more than this part of all
 LONGER = 2.0
 BATCHES = 16  # whose gradients are compared
 LOWEST, DECADES, A_DECADE = 1e-3, 5, 24  # learning rates of the sweep, and its steps in each power of ten
@@ -66,17 +66,18 @@ def suggest(
     n = number_of_examples(loader) if examples is None else examples
     if n is None:
         raise ValueError("the loader does not say how many examples there are: give examples.")
+    if n < 1:
+        raise ValueError(f"there are {n} examples: suggest needs some to measure.")
     params = [p for p in model.parameters() if p.requires_grad]
     if not params:
         raise ValueError("the model has no parameter that is learned: there is nothing to suggest.")
-    betas = (BETA1, 1 - min(max(1 / steps, SLOWEST), FASTEST))
+    betas = (1 - 1 / min(max(steps / PART, 1.0), MEMORY), 1 - min(max(1 / steps, SLOWEST), FASTEST))
     with as_it_was(model, loader), torch.enable_grad():
         model.train()
         for p in params:
             p.grad = None
         batches = endless(loader)
         some = [next(batches) for _ in range(BATCHES)]
-        n = max(n, 1)
         losses = ((finite(measured(loss, model, batch)), size_of(batch)) for batch in some)
         size, length = curvature(params, losses, n)
         share = 2 * PRICE
@@ -183,7 +184,7 @@ def size_of(batch: Any) -> int:
     Raises:
         ValueError: It has no tensor with rows.
     """
-    for leaf in tree_leaves(batch):
+    for leaf in tree_leaves(dict(batch) if isinstance(batch, Mapping) else batch):
         if isinstance(leaf, Tensor) and leaf.dim():
             return len(leaf)
     raise ValueError("a batch has no tensor with a row for each example.")

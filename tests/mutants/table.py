@@ -182,6 +182,17 @@ MUTANTS: tuple[Mutant, ...] = (
         ("rule: convolutions at the whole rate", "CONVOLUTIONS = 0.5", "CONVOLUTIONS = 1.0"),
     ),
     *mutants(
+        "bayesdual/ivon/suggest.py",
+        "tests/ivon/test_suggest.py",
+        ("suggest: parameters stay where the sweep has left them", "t.copy_(tensors[name])", "pass"),
+        (
+            "suggest: the noise of batches for that of examples",
+            "trace = batch * max(spread, 0.0)",
+            "trace = max(spread, 0.0)",
+        ),
+        ("suggest: the rate goes on rising with the length of training", "REACH * turn * math.sqrt(size)", "math.inf"),
+    ),
+    *mutants(
         "bayesdual/kprior/terms.py",
         "tests/kprior/test_terms.py",
         ("T^2 dropped from the function-space loss", "return temperature**2 * (losses", "return (losses"),
