@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,11 @@ from torch import Tensor
 def fits(shape: Sequence[int], tensor: Tensor) -> bool:
     """Whether a tensor of this shape can grow to that of ``tensor``."""
     return len(shape) == tensor.dim() and all(old <= new for old, new in zip(shape, tensor.shape, strict=True))
+
+
+def whole(tensor: Any) -> Tensor:
+    """All of a tensor; of one that processes share out (a DTensor) each of them has to ask."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def corner(tensor: Tensor, shape: Sequence[int]) -> Tensor:

@@ -2,38 +2,29 @@
 
 A step that goes through all parameters once per operation fetches them from memory each time; in a block they stay in
 the cache. What belongs to the parameters stands in one flat tensor of each kind, in their order, and a block is a
-stretch of it, so that few calls are made however small the parameters are; these keep their own storage. On a CPU
-threads share the blocks.
+stretch of it, so that few calls are made however small the parameters are; these keep their own storage.
 """
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, MutableMapping
 from itertools import accumulate, groupby
-from threading import Barrier
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bayesdual.ivon.scratch import spare
-from bayesdual.tensors import grow_into_
+from bayesdual.ivon.shards import local
 
 Tensors = list[Tensor]
 Groups = list[dict[str, Any]]  # an optimizer's
 States = MutableMapping[Tensor, dict[str, Any]]
-CPU_BLOCK = 3 << 17  # numbers: few enough for the cache, and enough to outweigh the calls
-DEVICE_BLOCK = 1 << 24
-FEW_BLOCKS = 4  # so many are done before other threads have woken up
 
 
 class Piece:
-    """A parameter, or a part of one in the order of memory.
+    """A parameter, or a part of one in the order of memory; of one that processes share out, of what is here.
 
     Args:
         owner: The parameter.
@@ -42,9 +33,9 @@ class Piece:
 
     def __init__(self, owner: Tensor, part: slice | None = None) -> None:
         self.owner, self.part = owner, part
-        self.value = self.of(owner.detach())
+        self.value = self.of(local(owner.detach()))
         self.size, self.shape = self.value.numel(), self.value.shape
-        self.strides = self.value.stride() if _is_dense(self.value) else torch.empty(self.shape, device="meta").stride()
+        self.strides = self.value.stride() if is_dense(self.value) else torch.empty(self.shape, device="meta").stride()
 
     def of(self, like: Tensor) -> Tensor:
         """The same part of a tensor of the shape and strides of the parameter."""
@@ -65,17 +56,29 @@ class Block:
         hess: Their Hessians.
         momentum: Their momenta.
         buffer: As large.
+        mean: Their means, where the parameters are of 16 bits and hold them rounded.
+        everywhere: Where processes share out the parameters, how many numbers the block has in all of them, and which
+            of these the pieces are.
     """
 
     def __init__(
-        self, number: int, group: dict[str, Any], pieces: list[Piece], hess: Tensor, momentum: Tensor, buffer: Tensor
+        self,
+        number: int,
+        group: dict[str, Any],
+        pieces: list[Piece],
+        hess: Tensor,
+        momentum: Tensor,
+        buffer: Tensor,
+        mean: Tensor | None = None,
+        everywhere: tuple[int, list[slice]] | None = None,
     ) -> None:
-        self.number, self.group, self.pieces = number, group, pieces
-        self.hess, self.momentum, self.buffer = hess, momentum, buffer
+        self.number, self.group, self.pieces, self.everywhere = number, group, pieces, everywhere
+        self.hess, self.momentum, self.buffer, self.mean = hess, momentum, buffer, mean
         self.starts = list(accumulate((piece.size for piece in pieces), initial=0))
         self.owners = [piece.owner for piece in pieces]
         self.params = [piece.value for piece in pieces]
-        self.momenta, self.means = self.split(momentum), self.split(buffer)
+        self.means = self.params if mean is None else self.split(mean)
+        self.momenta, self.kept = self.split(momentum), self.split(buffer)
         self._spares: dict[tuple[str, int], tuple[Tensor, Tensors]] = {}
         self.sampled = False
 
@@ -108,159 +111,16 @@ class Block:
             if has:
                 first, stop = places[0], places[-1] + 1
                 stretch = slice(self.starts[first], self.starts[stop])
-                flats = (flat[stretch] for flat in (self.hess, self.momentum, self.buffer))
-                yield Block(self.number, self.group, self.pieces[first:stop], *flats)
-
-
-@dataclass
-class _Place:
-    """Where a parameter and its state were when the blocks were cut."""
-
-    group: dict[str, Any]
-    p: Tensor
-    value: Tensor
-    hess: Tensor
-    momentum: Tensor
-
-    def __post_init__(self) -> None:
-        self._start, self._shape = self.value.data_ptr(), self.value.shape
-
-    def has_moved(self) -> bool:
-        return self.p.data_ptr() != self._start or self.p.shape != self._shape
-
-
-def trainable(groups: Groups) -> list[tuple[dict[str, Any], Tensor]]:
-    """The parameters that are not frozen, each with its group."""
-    return [(group, p) for group in groups for p in group["params"] if p.requires_grad]
-
-
-class Layout:
-    """The blocks of an optimizer's trainable parameters.
-
-    Args:
-        groups: The parameter groups.
-        states: ``hess`` and ``momentum`` of each, as far as there are any; afterwards they are parts of the blocks.
-            What is new of a parameter starts with its group's ``hess_init``, and with 0.
-
-    Raises:
-        ValueError: A state is larger than its parameter.
-    """
-
-    def __init__(self, groups: Groups, states: States) -> None:
-        self.groups = groups
-        params = trainable(groups)
-        self.places: list[_Place] = []
-        self.blocks: list[Block] = []
-        self.buffers: dict[Tensor, Tensor] = {}
-        alike: dict[Any, list[tuple[dict[str, Any], Tensor]]] = {}
-        for group, p in params:
-            alike.setdefault((id(group), p.device, p.dtype), []).append((group, p))
-        for members in alike.values():
-            self._lay_out(members, states)
-        order = {p: i for i, (_, p) in enumerate(params)}
-        self.places.sort(key=lambda place: order[place.p])
-
-    def _lay_out(self, params: list[tuple[dict[str, Any], Tensor]], states: States) -> None:
-        """Makes the blocks of parameters of one group, device and type."""
-        total = sum(p.numel() for _, p in params)
-        hess, momentum, buffer = flats = [params[0][1].new_empty(total, requires_grad=False) for _ in range(3)]
-        room = CPU_BLOCK if buffer.device.type == "cpu" else DEVICE_BLOCK
-        pieces: list[list[Piece]] = []
-        start = size = 0
-        for group, p in params:
-            whole, state = Piece(p), states[p]
-            for name, flat, fill in (("hess", hess, group["hess_init"]), ("momentum", momentum, 0.0)):
-                mine = whole.within(flat, start)
-                grow_into_(mine, state.get(name), fill)
-                state[name] = mine
-            self.buffers[p] = whole.within(buffer, start)
-            self.places.append(_Place(group, p, whole.value, state["hess"], state["momentum"]))
-            start += whole.size
-            for piece in [Piece(p, part) for part in _cut(whole.value, room)]:
-                if not pieces or size + piece.size > room:
-                    pieces.append([])
-                    size = 0
-                pieces[-1].append(piece)
-                size += piece.size
-        stop = 0
-        for members in pieces:
-            start, stop = stop, stop + sum(piece.size for piece in members)
-            self.blocks.append(Block(len(self.blocks), params[0][0], members, *(flat[start:stop] for flat in flats)))
-
-    def is_of(self, groups: Groups, states: States) -> bool:
-        """Whether the blocks are those of these parameters and states, and these are where they were."""
-        params = trainable(groups)
-        return len(params) == len(self.places) and all(
-            place.p is p
-            and place.group is group
-            and not place.has_moved()
-            and states[p].get("hess") is place.hess
-            and states[p].get("momentum") is place.momentum
-            for (group, p), place in zip(params, self.places, strict=True)
-        )
-
-    @property
-    def device(self) -> torch.device:
-        """That of the first parameter."""
-        return self.places[0].p.device
-
-    def follow(self) -> None:
-        """Copies what stands in the blocks into parameters that have got new storage."""
-        for place in self.places:
-            if place.has_moved():
-                place.p.copy_(place.value)
-
-    def show(self, tensors: Mapping[Tensor, Tensor]) -> None:
-        """Lets each parameter stand for another tensor of its shape; its own memory is left alone."""
-        for place in self.places:
-            place.p.data = tensors[place.p]
-
-    def show_means(self, shown: Mapping[Tensor, Tensor]) -> None:
-        """Lets the parameters stand for their own memory again; those that were moved meanwhile get a copy of it."""
-        for place in self.places:
-            if place.p.data_ptr() in (shown[place.p].data_ptr(), place.value.data_ptr()):
-                place.p.data = place.value
-            else:
-                place.p.copy_(place.value)
-
-    def for_each(self, work: Callable[[Block], None], threads: bool = True) -> None:
-        """Does the work on every block; on a CPU threads share them, unless the work has threads of its own."""
-        hands = min(torch.get_num_threads(), len(self.blocks)) if threads else 1
-        if hands < 2 or len(self.blocks) < FEW_BLOCKS or self.blocks[0].params[0].device.type != "cpu":
-            for block in self.blocks:
-                work(block)
-            return
-        queue = iter(self.blocks)  # hands each block to one thread
-
-        def drain() -> None:
-            with torch.no_grad():  # the mode is the thread's own
-                for block in queue:
-                    work(block)
-
-        pool = _pool(os.getpid(), torch.get_num_threads())
-        tasks = [pool.submit(drain) for _ in range(hands)]
-        try:
-            wait(tasks)
-        except BaseException:  # interrupted: nobody may work on the parameters after this
-            wait(tasks)
-            raise
-        for task in tasks:
-            task.result()
-
-
-def _cut(tensor: Tensor, room: int) -> list[slice | None]:
-    """Parts of at most ``room`` numbers; a tensor that is not dense stays whole."""
-    size = tensor.numel()
-    if size <= room or not _is_dense(tensor):
-        return [None]
-    return [slice(start, min(start + room, size)) for start in range(0, size, room)]
+                hess, momentum, buffer = (flat[stretch] for flat in (self.hess, self.momentum, self.buffer))
+                mean = None if self.mean is None else self.mean[stretch]
+                yield Block(self.number, self.group, self.pieces[first:stop], hess, momentum, buffer, mean)
 
 
 def _in_memory_order(dense: Tensor) -> Tensor:
     return dense.as_strided((dense.numel(),), (1,))
 
 
-def _is_dense(tensor: Tensor) -> bool:
+def is_dense(tensor: Tensor) -> bool:
     """Whether the numbers fill one stretch of memory, in whatever order (``channels_last`` does)."""
     expected = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
@@ -269,19 +129,3 @@ def _is_dense(tensor: Tensor) -> bool:
                 return False
             expected *= size
     return True
-
-
-@lru_cache(maxsize=4)
-def _pool(pid: int, threads: int) -> ThreadPoolExecutor:
-    """A pool of this process (threads do not survive a fork), whose threads do not share out an operation again."""
-    started = Barrier(threads)
-
-    def start() -> None:
-        torch.get_num_threads()  # lets PyTorch set up the thread before it is told otherwise
-        torch.set_num_threads(1)
-        started.wait()
-
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="ivon")
-    wait([pool.submit(start) for _ in range(threads)])
-    torch.set_num_threads(threads)  # what other threads begin with
-    return pool

@@ -10,11 +10,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bayesdual.ivon.shards import local, over_shards, shard_dim
+from bayesdual.rounding import HALVES
+
 WORDS_OF_IVON_OPT = {
     "beta1": "betas=(beta1, beta2)",
     "beta2": "betas=(beta1, beta2)",
     "sync": 'noise="independent" for sync=True, and nothing for sync=False',
 }
+
+ADDED_TO_ANOTHER = (
+    "the gradients of one sample were added to those of another: call optimizer.zero_grad() in each "
+    "sampled_params(train=True), or accumulate over batches inside one."
+)
+IN_A_HOST = (
+    "In Lightning's automatic optimization the callback bayesdual.ivon.IVONCallback() sees to it; in manual "
+    "optimization put the forward pass and manual_backward into optimizer.sampled_params(train=True). Elsewhere "
+    "(Hugging Face's Trainer, accelerate) bayesdual.ivon.sample_in_forward(model, optimizer) does."
+)
+ADDED_BY_CLOSURE = (
+    "there are gradients that were not computed in the sample of step(closure): the closure added to older ones, and "
+    f"has to call optimizer.zero_grad(), or it has none to compute. {IN_A_HOST}"
+)
+OUTSIDE = (
+    "the gradients were not computed in a sample: compute them in sampled_params(train=True), or in step(closure). "
+    f"{IN_A_HOST}"
+)
+ZEROED_TOO_EARLY = (
+    "the gradients of a sample were zeroed in place before they were counted: zero them inside the next "
+    "sampled_params(train=True), or by optimizer.zero_grad()."
+)
 
 
 def refuse_words(given: Mapping[str, Any]) -> None:
@@ -43,7 +68,11 @@ def warn_of_sum(operation: Any) -> None:
 
 def gradient_length(grads: dict[Tensor, Tensor]) -> float:
     """The length of the gradients of all parameters together; not finite if one of their numbers is not."""
-    tensors = list(grads.values())
+    return over_shards(_length, grads)
+
+
+def _length(grads: Sequence[Tensor]) -> float:
+    tensors = [_of_same_length(g) for g in grads]
     length = float(torch.nn.utils.get_total_norm(tensors))
     if math.isfinite(length):
         return length
@@ -52,9 +81,14 @@ def gradient_length(grads: dict[Tensor, Tensor]) -> float:
     return largest * float(torch.nn.utils.get_total_norm([g / largest for g in tensors]))
 
 
+def _of_same_length(g: Tensor) -> Tensor:
+    """``g``, or if it is of 16 bits its length: squares of them overflow, and sums of squares are too coarse."""
+    return torch.linalg.vector_norm(g, dtype=torch.float32) if g.dtype in HALVES else g
+
+
 def first_nonfinite(grads: dict[Tensor, Tensor]) -> Tensor | None:
     """The first parameter whose gradient is infinite or not a number."""
-    return next((p for p, g in grads.items() if not bool(g.isfinite().all())), None)
+    return next((p for p, g in grads.items() if not bool(local(g).isfinite().all())), None)
 
 
 def name_of(p: Tensor | None, groups: Sequence[Mapping[str, Any]]) -> str:
@@ -78,6 +112,22 @@ GOOD: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+def check_common(mc_samples: int, max_norm: float, hess_approx: str, noise: str) -> None:
+    """Checks the settings that all groups share.
+
+    Raises:
+        ValueError: One is out of its range.
+    """
+    if mc_samples < 1:
+        raise ValueError(f"mc_samples is {mc_samples}: give at least 1.")
+    if not max_norm > 0:
+        raise ValueError(f"max_norm is {max_norm}: give a positive number.")
+    if hess_approx not in ("price", "gradsq"):
+        raise ValueError(f'hess_approx is {hess_approx!r}: give "price" or "gradsq".')
+    if noise not in ("shared", "independent"):
+        raise ValueError(f'noise is {noise!r}: give "shared" or "independent".')
+
+
 def check_settings(group: Mapping[str, Any]) -> None:
     """Checks the settings of a parameter group.
 
@@ -93,21 +143,32 @@ def check_settings(group: Mapping[str, Any]) -> None:
             raise ValueError(f"IVON's {name} is {group[name]!r}: give {what}.")
 
 
-def check_params(params: Iterable[Tensor]) -> None:
+def check_params(params: Iterable[Any], independent: bool) -> None:
     """Checks that parameters can be learned.
 
+    Args:
+        params: The parameters.
+        independent: Each process has its own noise.
+
     Raises:
-        ValueError: One is in half precision or sharded.
+        ValueError: One is of another type than float16, bfloat16, float32 and float64, or sharded.
     """
     for p in params:
         if p.requires_grad and p.is_complex():
             raise ValueError(
                 "a parameter is complex: learn torch.view_as_real of it, as IVON's posterior is of real numbers."
             )
-        if p.requires_grad and p.dtype not in (torch.float32, torch.float64):
+        if p.requires_grad and p.dtype not in (*HALVES, torch.float32, torch.float64):
             raise ValueError(
-                f"a parameter is {p.dtype}, which is too coarse for IVON's Hessian: keep the parameters in float32 "
-                "and use mixed precision (torch.autocast)."
+                f"a parameter is {p.dtype}, which is too coarse to hold a sample: keep it in bfloat16 or float32."
             )
-        if hasattr(p, "device_mesh") or getattr(p, "_is_flat_param", False) or getattr(p, "_fsdp_flattened", False):
-            raise ValueError("a parameter is sharded (FSDP or DTensor), which IVON cannot sample: use DDP.")
+        if getattr(p, "_is_flat_param", False) or getattr(p, "_fsdp_flattened", False):
+            raise ValueError(
+                "a parameter is sharded by FullyShardedDataParallel, whose flat parameters IVON cannot sample: use "
+                "torch.distributed.fsdp.fully_shard or DistributedDataParallel."
+            )
+        if (cut := shard_dim(p)) is not None and independent:
+            raise ValueError(
+                f'noise is "independent", but a parameter is sharded over dimension {cut} of {p.device_mesh}, where '
+                'gradients are averaged: give noise="shared".'
+            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -25,26 +25,26 @@ def same_on_all(number: int, device: torch.device) -> int:
     return int(common)
 
 
-def average(params: Sequence[Tensor], pairs: Pairs) -> Pairs:
+def average(like: Mapping[Tensor, Tensor], pairs: Pairs) -> Pairs:
     """Averages two tensors of each parameter over the processes, in one reduction.
 
     Args:
-        params: All parameters, in the same order in each process.
+        like: A tensor of the shape of each parameter, in the same order in each process.
         pairs: This process's tensors, shaped as their parameter; a parameter that is missing has zeros.
 
     Returns:
         The averages of all parameters that any process has tensors of.
     """
-    full = {p: pairs.get(p) or (torch.zeros_like(p), torch.zeros_like(p)) for p in params}
-    count = torch.tensor([float(p in pairs) for p in params], device=params[0].device)
+    full = {p: pairs.get(p) or (torch.zeros_like(t), torch.zeros_like(t)) for p, t in like.items()}
+    count = torch.tensor([float(p in pairs) for p in like], device=next(iter(like)).device)
     tensors = [t for pair in full.values() for t in pair]
     flat = torch.cat([count, *(t.flatten() for t in tensors)])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    parts = torch.split(flat[len(params) :], [t.numel() for t in tensors])
+    parts = torch.split(flat[len(like) :], [t.numel() for t in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
         tensor.copy_(part.view_as(tensor))
-    return {p: full[p] for p, n in zip(params, flat[: len(params)].tolist(), strict=True) if n}
+    return {p: full[p] for p, n in zip(like, flat[: len(like)].tolist(), strict=True) if n}
 
 
 def refuse_averaged(grads: Sequence[Tensor], device: torch.device) -> None:

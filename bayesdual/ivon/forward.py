@@ -35,7 +35,7 @@ class ForwardSamples:
     def __init__(self, model: nn.Module, optimizer: IVON) -> None:
         self._model, self._optimizer = ref(model), ref(optimizer)
         self._handles = [
-            model.register_forward_pre_hook(self._before_forward),
+            model.register_forward_pre_hook(self._before_forward, prepend=True),  # before parameters are gathered
             model.register_state_dict_pre_hook(self._before_saving),
         ]
 

@@ -7,24 +7,35 @@ over processes act on it as they do with any optimizer.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import asdict
-from typing import Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from bayesdual.ivon import foreach
-from bayesdual.ivon.blocks import Block, trainable
-from bayesdual.ivon.checks import check_params, check_settings, name_of, refuse_words, warn_of_sum
-from bayesdual.ivon.compiled import fused
-from bayesdual.ivon.equations import update_mean_, update_state_
-from bayesdual.ivon.samples import ADDED_BY_CLOSURE, OUTSIDE, Gradients, Keys, Samples
-from bayesdual.tensors import fits, grow
+from bayesdual.ivon.checks import (
+    ADDED_BY_CLOSURE,
+    OUTSIDE,
+    check_common,
+    check_params,
+    check_settings,
+    refuse_words,
+    warn_of_sum,
+)
+from bayesdual.ivon.keys import Keys
+from bayesdual.ivon.layout import trainable
+from bayesdual.ivon.samples import Samples
+from bayesdual.ivon.states import check_fits, copied, mean_of, noise_of, precision_of, restore_type, warn_of_others
+from bayesdual.ivon.threads import for_each
+from bayesdual.ivon.update import How, update_
+
+if TYPE_CHECKING:
+    from bayesdual.ivon.suggest import Suggestion
 
 COMMON = ("mc_samples", "hess_approx", "max_norm", "noise")  # settings that all groups share
 
@@ -48,8 +59,8 @@ class IVON(Optimizer):
     parameters hold the mean, and so they do whenever an exception leaves one.
 
     Args:
-        params: Parameters, named parameters, or parameter groups; float32 or float64. Frozen parameters are left
-            alone; those without a gradient keep their state.
+        params: Parameters, named parameters, or parameter groups; of 16 (see ``rounding.py``), 32 or 64 bits. Frozen
+            parameters are left alone; those without a gradient keep their state.
         lr: Step size.
         ess: Effective sample size N, usually the number of training examples.
         hess_init: Initial Hessian h0.
@@ -70,11 +81,12 @@ class IVON(Optimizer):
         seed: Seed of the noise; drawn from PyTorch's default generator if None. Processes use that of rank 0.
 
     ``lr``, ``ess``, ``betas``, ``weight_decay``, ``hess_init`` and ``clip_radius`` may differ between groups and are
-    read, and checked, at every step. ``state[p]`` holds ``step``, ``hess`` and ``momentum``.
+    read, and checked, at every step. ``state[p]`` holds ``step``, ``hess`` and ``momentum``, and ``mean`` if p has 16
+    bits.
 
     Raises:
         TypeError: An argument is not known, or has another name in ivon-opt.
-        ValueError: A hyperparameter is out of its range, or parameters are in half precision or sharded.
+        ValueError: A hyperparameter is out of its range, or parameters are of another type or sharded.
     """
 
     def __init__(
@@ -98,14 +110,7 @@ class IVON(Optimizer):
         **others: object,
     ) -> None:
         refuse_words(others)
-        if mc_samples < 1:
-            raise ValueError(f"mc_samples is {mc_samples}: give at least 1.")
-        if not max_norm > 0:
-            raise ValueError(f"max_norm is {max_norm}: give a positive number.")
-        if hess_approx not in ("price", "gradsq"):
-            raise ValueError(f'hess_approx is {hess_approx!r}: give "price" or "gradsq".')
-        if noise not in ("shared", "independent"):
-            raise ValueError(f'noise is {noise!r}: give "shared" or "independent".')
+        check_common(mc_samples, max_norm, hess_approx, noise)
         self.mc_samples = mc_samples
         self.max_norm = max_norm
         self.hess_approx = hess_approx
@@ -128,12 +133,43 @@ class IVON(Optimizer):
             },
         )
 
+    @staticmethod
+    def suggest(
+        model: nn.Module,
+        loss: Callable[[nn.Module, Any], Tensor],
+        loader: Iterable[Any],
+        steps: int,
+        *,
+        examples: int | None = None,
+    ) -> Suggestion:
+        """Settings to begin with, measured: ``IVON(model.parameters(), **IVON.suggest(model, loss, loader, steps))``.
+
+        The curvature of the loss is measured on 16 batches, and the learning rate by up to 120 steps in which it rises;
+        ``bayesdual/ivon/suggest.py`` has the rule. It is for training whose learning rate falls to 0.
+
+        Args:
+            model: The network before training. Afterwards it is as it was, with all random generators.
+            loss: ``loss(model, batch)``, the mean over the batch.
+            loader: Batches, as ``loss`` takes them.
+            steps: How many steps the training has.
+            examples: Number of training examples; that of ``loader.dataset`` if None.
+
+        Returns:
+            ``lr``, ``ess``, ``hess_init``, ``max_norm`` and ``betas``.
+
+        Raises:
+            ValueError: The loader is empty or does not say its size, the loss is no number or falls at no learning
+                rate, or there is nothing to learn.
+        """
+        from bayesdual.ivon.suggest import suggest  # which makes an IVON
+
+        return suggest(model, loss, loader, steps, examples=examples)
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group, as every optimizer does.
 
         Raises:
-            ValueError: A value is out of its range or belongs to all groups, or parameters are in half precision or
-                sharded.
+            ValueError: A value is out of its range or belongs to all groups, or a parameter cannot be learned.
         """
         super().add_param_group(param_group)
         group = self.param_groups[-1]
@@ -142,7 +178,7 @@ class IVON(Optimizer):
                 if (value := group.pop(name)) != self.defaults[name]:
                     raise ValueError(f"a group's {name} is {value!r}: all groups share one, so give it to IVON itself.")
             check_settings(group)
-            check_params(group["params"])
+            check_params(group["params"], self.noise == "independent")
         except ValueError:
             self.param_groups.pop()
             raise
@@ -158,10 +194,16 @@ class IVON(Optimizer):
             RuntimeError: The parameters hold a sample, so they are not the mean that belongs to it.
         """
         self._samples.require_mean("asking for the posterior")
-        return {
-            p: group["ess"] * (grow(self.state.get(p, {}).get("hess"), p, group["hess_init"]) + group["weight_decay"])
-            for group, p in trainable(self.param_groups)
-        }
+        return {p: precision_of(p, self.state.get(p, {}), group) for group, p in trainable(self.param_groups)}
+
+    def means(self) -> dict[Tensor, Tensor]:
+        """The posterior mean of each trainable parameter; in float32 where the parameter has it rounded to 16 bits.
+
+        Raises:
+            RuntimeError: The parameters hold a sample.
+        """
+        self._samples.require_mean("asking for the posterior")
+        return {p: mean_of(p, self.state.get(p, {})) for _, p in trainable(self.param_groups)}
 
     # -- samples
 
@@ -231,9 +273,15 @@ class IVON(Optimizer):
                 for group in self.param_groups:
                     check_settings(group)
                 grads, multiplied = samples.gradients(self.max_norm)
+                how = How(self.hess_approx == "gradsq", multiplied, self.fused)
                 for p in grads:
                     self.state[p]["step"] += 1
-                samples.layout.for_each(lambda block: self._update(block, grads, multiplied), threads=not self.fused)
+                for_each(
+                    samples.layout.blocks,
+                    partial(update_, states=self.state, grads=grads, how=how),
+                    threads=not self.fused,
+                )
+                samples.layout.gather_again()
             elif any(p.grad is not None for _, p in trainable(self.param_groups)):
                 if self.state or any(group["lr"] for group in self.param_groups):
                     raise RuntimeError(OUTSIDE)
@@ -276,31 +324,6 @@ class IVON(Optimizer):
 
         return looking
 
-    def _update(self, block: Block, grads: Gradients, multiplied: bool) -> None:
-        """Steps the pieces of a block whose parameters have a gradient.
-
-        Args:
-            block: The block; its buffer holds eps, or if ``multiplied``, the mean of the product.
-            grads: The mean of g of each parameter.
-            multiplied: Whether there were several samples or processes.
-        """
-        group, squared = block.group, self.hess_approx == "gradsq"
-        d, b1 = group["weight_decay"], group["betas"][0]
-        scale = group["hess_init"] + d if group["rescale_lr"] else 1.0
-        for part in block.having(grads):
-            (g, parts), (precision, precisions), e = part.spare("first"), part.spare("second"), part.buffer
-            foreach.copy_(parts, part.parts_of(grads))
-            if not multiplied:
-                torch.mul(g, g if squared else e, out=e)
-            if squared:
-                e.div_(torch.add(part.hess, d, out=precision))
-            update = fused(update_state_) if self.fused else update_state_
-            update(part.hess, part.momentum, g, e, precision, betas=group["betas"], ess=group["ess"], d=d)
-            steps = [self.state[p]["step"] for p in part.owners]
-            debias = [1 - b1**t if group["debias"] else 1.0 for t in steps]
-            a, xi = float(group["lr"]) * scale, group["clip_radius"]
-            update_mean_(part.params, part.momenta, precisions, a=a, debias=debias, d=d, xi=xi)
-
     # -- state
 
     def state_dict(self) -> dict[str, Any]:
@@ -325,32 +348,14 @@ class IVON(Optimizer):
         Raises:
             ValueError: The state is not IVON's, or its tensors do not fit the parameters; nothing is loaded.
         """
-        shared = state_dict["param_groups"][0]
-        noise = state_dict.get("noise", shared)  # which had a place of its own until version 0.2
-        if "draws" not in noise:
-            raise ValueError(
-                "the state is not that of bayesdual's IVON: it does not say which noise was drawn; start with a new "
-                "optimizer, or with bayesdual.ivon.from_ivon_opt."
-            )
-        saved = [i for group in state_dict["param_groups"] for i in group["params"]]
-        ours = [p for group in self.param_groups for p in group["params"]]
-        for i, p in zip(saved, ours, strict=False):  # torch complains of their number
-            hess = state_dict["state"].get(i, {}).get("hess")
-            if hess is not None and not fits(hess.shape, p):
-                raise ValueError(
-                    f"the state of {name_of(p, self.param_groups)} has shape {tuple(hess.shape)}: load one that was "
-                    "saved with the same model, or with a head of fewer classes."
-                )
+        shared, noise = state_dict["param_groups"][0], noise_of(state_dict)
+        check_fits(state_dict, self.param_groups)
         self.discard_samples()
         ours_alone = {*COMMON, *asdict(self._samples.keys)}
         groups = [{k: v for k, v in group.items() if k not in ours_alone} for group in state_dict["param_groups"]]
-        super().load_state_dict(deepcopy({"state": state_dict["state"], "param_groups": groups}))
-        for name in COMMON:
-            if shared.get(name, getattr(self, name)) != getattr(self, name):
-                warnings.warn(
-                    f"IVON was saved with {name}={shared[name]!r}, and goes on with {getattr(self, name)!r}.",
-                    stacklevel=2,
-                )
+        super().load_state_dict({"state": copied(state_dict["state"]), "param_groups": deepcopy(groups)})
+        restore_type(self.state, state_dict, self.param_groups)
+        warn_of_others(shared, {name: getattr(self, name) for name in COMMON})
         keys = self._samples.keys
         keys.seed, keys.draws, keys.predictions = noise["seed"], noise["draws"], noise.get("predictions", 0)
 

@@ -19,9 +19,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
@@ -29,139 +28,23 @@ import torch
 from torch import Tensor
 
 from bayesdual.ivon import foreach
-from bayesdual.ivon.blocks import Block, Groups, Layout, States, Tensors, trainable
-from bayesdual.ivon.checks import check_params, check_settings, first_nonfinite, gradient_length, name_of
-from bayesdual.ivon.distributed import Pairs, average, rank_and_world_size, refuse_averaged, same_on_all
-from bayesdual.ivon.equations import perturb_
-from bayesdual.ivon.noise import standard_normal_
-
-Gradients = dict[Tensor, Tensor]
-
-ADDED_TO_ANOTHER = (
-    "the gradients of one sample were added to those of another: call optimizer.zero_grad() in each "
-    "sampled_params(train=True), or accumulate over batches inside one."
+from bayesdual.ivon.blocks import Groups, States
+from bayesdual.ivon.checks import (
+    ADDED_TO_ANOTHER,
+    ZEROED_TOO_EARLY,
+    check_params,
+    check_settings,
+    first_nonfinite,
+    gradient_length,
+    name_of,
 )
-IN_A_HOST = (
-    "In Lightning's automatic optimization the callback bayesdual.ivon.IVONCallback() sees to it; in manual "
-    "optimization put the forward pass and manual_backward into optimizer.sampled_params(train=True). Elsewhere "
-    "(Hugging Face's Trainer, accelerate) bayesdual.ivon.sample_in_forward(model, optimizer) does."
-)
-ADDED_BY_CLOSURE = (
-    "there are gradients that were not computed in the sample of step(closure): the closure added to older ones, and "
-    f"has to call optimizer.zero_grad(), or it has none to compute. {IN_A_HOST}"
-)
-OUTSIDE = (
-    "the gradients were not computed in a sample: compute them in sampled_params(train=True), or in step(closure). "
-    f"{IN_A_HOST}"
-)
-ZEROED_TOO_EARLY = (
-    "the gradients of a sample were zeroed in place before they were counted: zero them inside the next "
-    "sampled_params(train=True), or by optimizer.zero_grad()."
-)
-
-
-def draw_(block: Block, key: str) -> None:
-    """Keeps the mean, and puts the sample of a key into the parameters."""
-    foreach.copy_(block.means, block.params)
-    block.sampled = True
-    _perturb_(block, block.params, key)
-
-
-def draw_into_(block: Block, key: str, thetas: Mapping[Tensor, Tensor]) -> None:
-    """Puts the sample of a key into other tensors, given by parameter."""
-    parts = block.parts_of(thetas)
-    foreach.copy_(parts, block.params)
-    _perturb_(block, parts, key)
-
-
-def _perturb_(block: Block, means: Tensors, key: str) -> None:
-    deviation, deviations = block.spare("first")
-    torch.add(block.hess, block.group["weight_decay"], out=deviation).rsqrt_()
-    normal, normals = block.spare("second")
-    standard_normal_(normal, f"{key} {block.number}")
-    perturb_(means, normals, deviations, block.group["ess"])
-
-
-def restore_(block: Block) -> None:
-    """Puts the mean back, and keeps eps, as the parameters have rounded it."""
-    if block.sampled:
-        theta, thetas = block.spare("first")
-        foreach.copy_(thetas, block.params)
-        foreach.copy_(block.params, block.means)
-        block.sampled = False  # if a call is interrupted before this, the next still finds the mean
-        torch.sub(theta, block.buffer, out=block.buffer)
-
-
-def gradients_of(params: Iterable[Tensor]) -> Gradients:
-    """The gradients of those parameters that have one and are not frozen."""
-    return {p: p.grad for p in params if p.requires_grad and p.grad is not None}
-
-
-class Mark:
-    """One number of the first gradient, made NaN for a while: only zeroing takes that away, not adding or clipping."""
-
-    def __init__(self, grads: Gradients) -> None:
-        self.gradient = next((g for g in grads.values() if g.numel() and not g.is_sparse), None)
-        if self.gradient is not None:
-            self._number = self.gradient.data.as_strided((1,), (1,))  # .data: nobody's backward pass needs to know
-            self._was = self._number.item()
-            self._number.fill_(math.nan)
-
-    def remove(self) -> None:
-        """Puts the number back."""
-        if self.gradient is not None:
-            self._number.fill_(self._was)
-            self.gradient = None
-
-    def is_zeroed(self) -> bool:
-        """Whether the gradient was zeroed, so that there is nothing to put back."""
-        if self.gradient is None or bool(self._number.isnan()):
-            return False
-        self.gradient = None
-        return True
-
-
-def holders(tensor: Tensor) -> int:
-    """How many hold the memory of a tensor; more than a new one's if it is not the only one."""
-    return torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
-
-
-def _version(grads: Gradients) -> int:
-    """How often the first gradient was changed in place."""
-    return next((g._version for g in grads.values()), 0)
-
-
-@dataclass
-class Keys:
-    """The keys of the samples' noise: all that has to be saved of it.
-
-    Attributes:
-        seed: Seed of the noise; processes use that of rank 0.
-        draws: Number of samples drawn for training,
-        predictions: and for prediction.
-    """
-
-    seed: int
-    draws: int = 0
-    predictions: int = 0
-
-    def __post_init__(self) -> None:
-        self.seed_is_shared = False
-
-    def training(self, independent: bool, device: torch.device) -> str:
-        """The key of the next sample for training: that of all processes, or if ``independent``, of this one."""
-        rank, world_size = rank_and_world_size()
-        if world_size > 1 and not self.seed_is_shared:
-            self.seed = same_on_all(self.seed, device)
-        self.seed_is_shared = True
-        draw = self.draws + (rank if independent else 0)
-        self.draws += world_size if independent else 1
-        return f"{self.seed} training {draw}"
-
-    def prediction(self) -> str:
-        """The key of the next sample for prediction."""
-        self.predictions += 1
-        return f"{self.seed} prediction {self.predictions - 1}"
+from bayesdual.ivon.distributed import rank_and_world_size, refuse_averaged
+from bayesdual.ivon.drawing import adopt_, draw_, draw_into_, restore_
+from bayesdual.ivon.gradients import Gradients, Mark, Sums, gradients_of, holders, version
+from bayesdual.ivon.keys import Keys
+from bayesdual.ivon.layout import Layout, trainable
+from bayesdual.ivon.shards import local
+from bayesdual.ivon.threads import for_each
 
 
 class State(Enum):
@@ -202,8 +85,7 @@ class Samples:
         self.closed: Gradients = {}  # when it was closed last,
         self._version_closed = 0  # and of which version they were
         self._thetas: Gradients = {}  # what the parameters stand for while predicting; kept, as fresh memory takes time
-        self._sums: Pairs = {}  # of g and of the product, over the samples that are finished
-        self._n_finished = 0
+        self._finished = Sums(self.squared)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Samples, (self.keys, self.squared, self.independent)  # a copy begins at the mean
@@ -216,7 +98,7 @@ class Samples:
     @property
     def waiting(self) -> bool:
         """Whether samples were drawn since the last step."""
-        return self._key is not None or self._n_finished > 0
+        return self._key is not None or self._finished.count > 0
 
     # -- transitions
 
@@ -232,6 +114,7 @@ class Samples:
             if self._key is None:
                 self._key = self.keys.training(self.independent, self.layout.device)
             self._draw(self._key)
+            self.layout.gather_again()
 
     def close(self) -> None:
         """Puts the mean back: TRAINING -> CLOSED; does nothing where the parameters hold it."""
@@ -243,10 +126,11 @@ class Samples:
                 alone = holders(torch.empty(1))
                 self._thetas = {p: theta for p, theta in self._thetas.items() if holders(theta) == alone}
             else:
-                self.layout.for_each(restore_)
+                for_each(self.layout.blocks, restore_)
                 self.layout.follow()
                 self.closed = gradients_of(self._params())
-                self._version_closed = _version(self.closed)
+                self._version_closed = version(self.closed)
+            self.layout.gather_again()
         self.state = State.AT_MEAN if self._key is None else State.CLOSED
 
     @torch.no_grad()
@@ -257,7 +141,7 @@ class Samples:
             RuntimeError: Its gradients were zeroed.
         """
         length = gradient_length(self.closed)
-        if length == 0 and _version(self.closed) != self._version_closed:
+        if length == 0 and version(self.closed) != self._version_closed:
             self.discard()
             raise RuntimeError(ZEROED_TOO_EARLY)
         if math.isfinite(length):
@@ -273,13 +157,7 @@ class Samples:
 
     def add(self, grads: Gradients) -> None:
         """Adds g and the product of the closed sample to the sums: CLOSED -> AT_MEAN."""
-        for p, g in grads.items():
-            product = g * (g if self.squared else self.layout.buffers[p])
-            if p in self._sums:
-                foreach.add_(self._sums[p], [g, product])
-            else:
-                self._sums[p] = (g.clone(), product)
-        self._n_finished += 1
+        self._finished.add(grads, self.layout.buffers)
         self._leave()
 
     def _leave(self) -> None:
@@ -335,10 +213,12 @@ class Samples:
             self.prepare(groups, states)
             key = self.keys.prediction()
             self._thetas |= {p.p: torch.empty_like(p.value) for p in self.layout.places if p.p not in self._thetas}
-            self.layout.for_each(lambda block: draw_into_(block, key, self._thetas))
+            for_each(self.layout.blocks, lambda block: draw_into_(block, key, self._thetas))
         self.state = State.PREDICTING
         try:
-            self.layout.show(self._thetas)
+            with torch.inference_mode(False), torch.no_grad():
+                self.layout.show(self._thetas)
+                self.layout.gather_again()
             yield
         finally:
             self.close()
@@ -363,23 +243,25 @@ class Samples:
             raise RuntimeError("the parameters already hold a sample: leave it before drawing another.")
         for group in groups:
             check_settings(group)
-        if self.layout.is_of(groups, states):
-            return
-        if self.waiting:
-            self._forget()
-            warnings.warn("the samples since the last step were dropped: the parameters have changed.", stacklevel=4)
-        for group in groups:
-            check_params(group["params"])
-        for _, p in trainable(groups):
-            states[p].setdefault("step", 0)
-        self.layout = Layout(groups, states)
-        self._thetas = {}
+        if not self.layout.is_of(groups, states):
+            if self.waiting:
+                self._forget()
+                warnings.warn(
+                    "the samples since the last step were dropped: the parameters have changed.", stacklevel=4
+                )
+            for group in groups:
+                check_params(group["params"], self.independent)
+            for _, p in trainable(groups):
+                states[p].setdefault("step", 0)
+            self.layout = Layout(groups, states)
+            self._thetas = {}
+        for_each(self.layout.blocks, adopt_)
 
     def _draw(self, key: str) -> None:
         """Puts the sample of a key into the parameters."""
         self.state = State.TRAINING
         try:
-            self.layout.for_each(lambda block: draw_(block, key))
+            for_each(self.layout.blocks, lambda block: draw_(block, key))
         except BaseException:
             self.discard()
             raise
@@ -411,7 +293,7 @@ class Samples:
         """
         grads = self._gradients_of_last()
         spread = self.independent and rank_and_world_size()[1] > 1
-        averaged = spread or self._n_finished > 0
+        averaged = spread or self._finished.count > 0
         if averaged:
             if self._key is not None:
                 self.add(grads)
@@ -437,8 +319,9 @@ class Samples:
                 raise RuntimeError(f"{self._name(p)} was moved between the sample and the step: move it before.")
             if g.is_sparse:
                 raise ValueError(f"the gradient of {self._name(p)} is sparse: make the embedding with sparse=False.")
-            if g.stride() != p.stride():
-                grads[p] = torch.empty_like(p).copy_(g)
+            grads[p] = local(g)
+            if grads[p].stride() != place.value.stride():
+                grads[p] = torch.empty_like(place.value).copy_(grads[p])
         return grads
 
     def _params(self) -> list[Tensor]:
@@ -449,21 +332,19 @@ class Samples:
 
     def _average(self, spread: bool) -> Gradients:
         """Turns sums into means, if ``spread`` over the processes too; those of the product go into the buffer."""
-        pairs = self._sums
-        for pair in pairs.values():
-            foreach.div_(pair, self._n_finished)
-        if spread:
-            if not self.gradients_are_local:
-                refuse_averaged([g for g, _ in pairs.values()], self.layout.device)
-                self.gradients_are_local = True
-            pairs = average(self._params(), pairs)
+        if spread and not self.gradients_are_local:
+            refuse_averaged(self._finished.gradients(), self.layout.device)
+            self.gradients_are_local = True
+        pairs = self._finished.means(self.layout.buffers, spread)
         for p, (_, product) in pairs.items():
             self.layout.buffers[p].copy_(product)
-        return {p: torch.empty_like(p).copy_(g) for p, (g, _) in pairs.items()}
+        return {p: torch.empty_like(self.layout.buffers[p]).copy_(g) for p, (g, _) in pairs.items()}
 
     def _shortened(self, grads: Gradients, factor: float, averaged: bool) -> Gradients:
         """The gradients times a factor, and what was made of them likewise."""
+        buffers = self.layout.buffers
         if averaged:
-            products = [self.layout.buffers[p] for p in grads]
+            products = [buffers[p] for p in grads]
             foreach.mul_(products, factor**2 if self.squared else factor)
-        return dict(zip(grads, foreach.mul(list(grads.values()), factor), strict=True))
+        single = [g.to(buffers[p].dtype) for p, g in grads.items()]
+        return dict(zip(grads, foreach.mul(single, factor), strict=True))

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
+from bayesdual.rounding import at_least_single
+
 
 class HasVariance(Protocol):
     """Anything with variances by parameter name, such as `bayesdual.posterior.Posterior`."""
@@ -92,10 +94,6 @@ def differentiable(parameters: Mapping[str, Tensor], variances: Mapping[str, Ten
 def not_inference(inputs: Tensor) -> Tensor:
     """The inputs, or a copy where they were made in inference mode, which autograd cannot keep."""
     return inputs.clone() if inputs.is_inference() else inputs
-
-
-def at_least_single(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
 
 
 def is_float(value: Any) -> bool:

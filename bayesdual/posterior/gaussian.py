@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bayesdual.posterior.last_layer import LastLayerPosterior
+from bayesdual.rounding import at_least_single, unrounded
 from bayesdual.tensor_files import read_tensors, write_tensors
+from bayesdual.tensors import whole
 
 FORMAT = "bayesdual-posterior-2"
 FORMAT_1 = "bayesdual-posterior-1"  # precisions alone
@@ -38,6 +40,13 @@ class HasPrecision(Protocol):
     """An optimizer that learns a posterior, as IVON does: it knows the precision of the parameters it trains."""
 
     def precision(self) -> Mapping[Tensor, Tensor]: ...
+
+
+@runtime_checkable
+class HasMeans(Protocol):
+    """An optimizer that knows the mean of its parameters better than these, which may hold it rounded to 16 bits."""
+
+    def means(self) -> Mapping[Tensor, Tensor]: ...
 
 
 class Posterior:
@@ -91,14 +100,16 @@ class Posterior:
                 those it has not stepped yet have the precision of its start.
 
         Returns:
-            A copy, on the device of the parameters.
+            A copy, on the device of the parameters; in float32 of those that have 16 bits.
 
         Raises:
             RuntimeError: The parameters hold a sample.
         """
+        precisions = optimizer.precision()
+        exact = optimizer.means() if isinstance(optimizer, HasMeans) else {}
         names: dict[Tensor, str] = {p: name for name, p in module.named_parameters()}
-        precision = {names[p]: value for p, value in optimizer.precision().items() if p in names}
-        return cls({name: p.detach().clone() for p, name in names.items()}, precision)
+        precision = {names[p]: whole(value) for p, value in precisions.items() if p in names}
+        return cls({name: whole(exact.get(p, p.detach())).clone() for p, name in names.items()}, precision)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, module: nn.Module, name: str = "network") -> Posterior:
@@ -125,7 +136,7 @@ class Posterior:
             hess = states.get(i, {}).get("hess")
             if i not in group_of or any(t is None or t.shape != p.shape for t in (value, p if hess is None else hess)):
                 raise ValueError(f"{path} is of another network: it has no {prefix + n} of shape {tuple(p.shape)}.")
-            mean[n] = value
+            mean[n] = unrounded(value, states.get(i, {}).get("mean"))
             if hess is not None:
                 precision[n] = group_of[i]["ess"] * (hess + group_of[i]["weight_decay"])
         if len(group_of) != len(mean):
@@ -176,9 +187,14 @@ class Posterior:
         """
         if samples < 1:
             raise ValueError(f"samples is {samples}: give at least 1.")
-        total = functional_call(module, self.sample(generator), (x,)).softmax(-1)
-        for _ in range(samples - 1):
-            total += functional_call(module, self.sample(generator), (x,)).softmax(-1)
+        types = {name: p.dtype for name, p in module.named_parameters()}
+        total: Tensor | None = None
+        for _ in range(samples):
+            draw = {name: value.to(types.get(name, value.dtype)) for name, value in self.sample(generator).items()}
+            p = functional_call(module, draw, (x,)).softmax(-1)
+            p = p.to(at_least_single(p.dtype))
+            total = p if total is None else total.add_(p)
+        assert total is not None
         return total / samples
 
     # -- what it has learned

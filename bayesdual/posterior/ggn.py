@@ -23,8 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bayesdual.posterior.backward import MEMORY, backward_passes
-from bayesdual.posterior.checks import at_least_single, differentiable, not_inference, refuse_train_mode
+from bayesdual.posterior.checks import differentiable, not_inference, refuse_train_mode
 from bayesdual.posterior.recording import plan_of
+from bayesdual.rounding import at_least_single
 
 
 def ggn_diagonal(

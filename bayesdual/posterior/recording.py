@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge, saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
-from bayesdual.posterior.checks import TRAIN_MODE, at_least_single, bytes_of, checked_logits, is_float, refuse_dropout
+from bayesdual.posterior.checks import TRAIN_MODE, bytes_of, checked_logits, is_float, refuse_dropout
 from bayesdual.posterior.layer_rules import CONVOLUTION, EVERY, PIECE, RULES, Pieces
+from bayesdual.rounding import at_least_single
 
 _ATTENTION = inspect.signature(F.multi_head_attention_forward)
 _DROPOUTS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bayesdual.ivon import IVON, from_ivon_opt, samples
+from bayesdual.ivon import IVON, drawing, from_ivon_opt
 
 # -- words
 
@@ -181,7 +181,7 @@ def learn(params, optimizer, steps):
 
 
 def test_a_state_of_ivon_opt_goes_on(monkeypatch):
-    monkeypatch.setattr(samples, "standard_normal_", lambda out, key: out.normal_())  # what ivon-opt draws
+    monkeypatch.setattr(drawing, "standard_normal_", lambda out, key: out.normal_())  # what ivon-opt draws
     theirs, old = pair(reference.IVON, beta1=0.8, beta2=0.95)
     torch.manual_seed(0)
     learn(theirs, old, 5)

@@ -63,7 +63,7 @@ def test_is_the_same_in_every_release():
 
 
 def test_samples_of_an_optimizer_differ_in_all_blocks_and_steps(monkeypatch):
-    monkeypatch.setattr("bayesdual.ivon.blocks.CPU_BLOCK", 1 << 14)
+    monkeypatch.setattr("bayesdual.ivon.layout.CPU_BLOCK", 1 << 14)
     p = torch.nn.Parameter(torch.full((6, 1 << 14), 0.3))  # where m + eps - m is not m, as it is rounded
     optimizer = IVON([p], lr=0.1, ess=100, hess_init=0.5, weight_decay=0.5, seed=3)
     draws = []

@@ -17,7 +17,7 @@ from lightning import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from bayesdual.ivon import IVON, blocks, equations, samples
+from bayesdual.ivon import IVON, drawing, equations, layout
 from bayesdual.ivon.compiled import fused
 from bayesdual.posterior import Posterior
 
@@ -58,7 +58,7 @@ def assert_same(a, b):
 def draws_of_reference(monkeypatch):
     """ivon-opt draws one randn for each group, and so do we, small as they are."""
 
-    monkeypatch.setattr(samples, "standard_normal_", lambda out, key: out.normal_())
+    monkeypatch.setattr(drawing, "standard_normal_", lambda out, key: out.normal_())
 
 
 @pytest.mark.parametrize("approx", ["price", "gradsq"])
@@ -188,13 +188,13 @@ def test_samples_have_the_variance_of_the_posterior():
 
 @pytest.mark.parametrize("approx", ["price", "gradsq"])
 def test_threads_and_layout_in_memory_do_not_change_the_result(monkeypatch, approx):
-    monkeypatch.setattr(blocks, "CPU_BLOCK", 1 << 14)  # many blocks
+    monkeypatch.setattr(layout, "CPU_BLOCK", 1 << 14)  # many blocks
     results = []
     before = torch.get_num_threads()
-    for threads, layout in ((1, torch.contiguous_format), (2, torch.contiguous_format), (2, torch.channels_last)):
+    for threads, order in ((1, torch.contiguous_format), (2, torch.contiguous_format), (2, torch.channels_last)):
         torch.set_num_threads(threads)
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Conv2d(32, 64, 7), nn.Flatten(), nn.Linear(64, 600)).to(memory_format=layout)
+        model = nn.Sequential(nn.Conv2d(32, 64, 7), nn.Flatten(), nn.Linear(64, 600)).to(memory_format=order)
         optimizer = IVON(model.parameters(), lr=0.1, ess=1, betas=(0.9, 0.5), hess_approx=approx, seed=0)
         optimizer.open_sample()
         for p in model.parameters():
@@ -216,7 +216,7 @@ def cubed_step(optimizer, params):
 
 def test_parameters_without_a_gradient_do_not_disturb_their_neighbours(monkeypatch):
     """In a block whose parameters do not all have one, in the first steps and later."""
-    monkeypatch.setattr(samples, "standard_normal_", lambda out, key: out.fill_(0.5))
+    monkeypatch.setattr(drawing, "standard_normal_", lambda out, key: out.fill_(0.5))
     together, alone = ([nn.Parameter(torch.ones(n, 2)) for n in (3, 2, 4, 1, 5, 2)] for _ in range(2))
     optimizer = IVON(together, lr=0.1, ess=10)
     optimizers = [IVON([p], lr=0.1, ess=10) for p in alone]
@@ -417,7 +417,7 @@ def test_a_sample_that_an_exception_has_left_is_not_for_the_step():
 
 def test_an_interrupted_draw_leaves_the_mean(monkeypatch):
     """Ctrl-C while the blocks are at work."""
-    monkeypatch.setattr(blocks, "CPU_BLOCK", 1 << 14)  # many blocks
+    monkeypatch.setattr(layout, "CPU_BLOCK", 1 << 14)  # many blocks
     p = nn.Parameter(torch.randn(200_000))
     before = p.detach().clone()
     optimizer = IVON([p], lr=0.1, ess=10)
@@ -429,7 +429,7 @@ def test_an_interrupted_draw_leaves_the_mean(monkeypatch):
         if len(calls) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(samples, "perturb_", interrupted)
+    monkeypatch.setattr(drawing, "perturb_", interrupted)
     for train in (True, False):
         calls.clear()
         with pytest.raises(KeyboardInterrupt), optimizer.sampled_params(train=train):
@@ -895,17 +895,6 @@ def test_bad_settings_are_named(setting):
         with pytest.raises(ValueError, match=next(iter(setting))):
             optimizer.add_param_group({"params": parameters(), **setting})
         assert len(optimizer.param_groups) == 1
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_parameters_are_refused(dtype):
-    with pytest.raises(ValueError, match="too coarse"):
-        IVON([nn.Parameter(torch.ones(3, dtype=dtype))], lr=0.1, ess=10)
-    model = nn.Linear(2, 2)
-    optimizer = IVON(model.parameters(), lr=0.1, ess=10)
-    model.to(dtype)
-    with pytest.raises(ValueError, match="too coarse"), optimizer.sampled_params():
-        pass
 
 
 def test_sparse_gradients_are_refused():

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from bayesdual.ivon import IVON
-from bayesdual.ivon.samples import Keys, Samples, State
+from bayesdual.ivon.keys import Keys
+from bayesdual.ivon.samples import Samples, State
 
 
 class Walk:

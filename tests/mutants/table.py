@@ -46,7 +46,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("IVON: clip radius holds on one side only", "foreach.clamp_min_(direction, -xi)", "pass"),
     ),
     *mutants(
-        "bayesdual/ivon/optimizer.py",
+        "bayesdual/ivon/update.py",
         "tests/ivon/test_optimizer.py::test_equals_ivon_opt_with_the_same_draws",
         (
             "IVON: momentum not debiased",
@@ -61,12 +61,12 @@ MUTANTS: tuple[Mutant, ...] = (
         ("IVON: squared gradients not divided by h + d", "e.div_(torch.add(part.hess, d, out=precision))", "pass"),
     ),
     *mutants(
-        "bayesdual/ivon/samples.py",
+        "bayesdual/ivon/gradients.py",
         "tests/ivon/test_optimizer.py::test_equals_ivon_opt_with_the_same_draws",
-        ("IVON: several samples are summed, and not averaged", "foreach.div_(pair, self._n_finished)", "pass"),
+        ("IVON: several samples are summed, and not averaged", "foreach.div_(pair, self.count)", "pass"),
     ),
     *mutants(
-        "bayesdual/ivon/samples.py",
+        "bayesdual/ivon/drawing.py",
         "tests/ivon/test_optimizer.py::test_samples_have_the_variance_of_the_posterior",
         (
             "IVON: samples without weight decay in their deviation",
@@ -104,44 +104,93 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *mutants(
-        "bayesdual/ivon/samples.py",
+        "bayesdual/ivon/keys.py",
         "tests/ivon/test_noise.py::test_samples_of_an_optimizer_differ_in_all_blocks_and_steps",
         ("IVON: the same noise in every step", "self.draws += world_size if independent else 1", "self.draws += 0"),
     ),
     *mutants(
-        "bayesdual/ivon/optimizer.py",
+        "bayesdual/ivon/states.py",
         "tests/posterior/test_gaussian.py::test_of_an_untrained_network_is_the_start",
         (
             "IVON: the posterior of a head that grew begins at 0",
-            'p, group["hess_init"]) + group["weight_decay"]',
-            'p, 0.0) + group["weight_decay"]',
+            'state.get("hess")), group["hess_init"])',
+            'state.get("hess")), 0.0)',
         ),
     ),
     *mutants(
-        "bayesdual/ivon/optimizer.py",
+        "bayesdual/ivon/states.py",
         "tests/posterior/test_gaussian.py::test_comes_from_an_optimizer",
         (
             "IVON: precision without weight decay",
-            'group["hess_init"]) + group["weight_decay"])',
-            'group["hess_init"]))',
+            'group["ess"] * (hess + group["weight_decay"])',
+            'group["ess"] * hess',
         ),
     ),
     *mutants(
-        "bayesdual/ivon/samples.py",
+        "bayesdual/ivon/keys.py",
         "tests/ivon/test_processes.py::test_two_processes_are_one",
         ("IVON: independent noise is the same in all processes", "(rank if independent else 0)", "0"),
     ),
     *mutants(
+        "bayesdual/rounding.py",
+        "tests/ivon/test_half.py::test_steps_below_the_spacing_of_numbers_accumulate",
+        ("16 bits: the mean is what the parameter holds", "mean.to(p.dtype) == p, mean", "mean == p, mean"),
+    ),
+    *mutants(
+        "bayesdual/ivon/drawing.py",
+        "tests/ivon/test_half.py::test_what_a_sample_is_to_the_curvature_where_its_deviation_is_below_the_spacing",
+        (
+            "16 bits: eps is what rounding has made of it",
+            "torch.sub(theta, block.mean,",
+            "torch.sub(theta.bfloat16(), block.mean,",
+        ),
+    ),
+    *mutants(
+        "bayesdual/ivon/states.py",
+        "tests/ivon/test_half.py::test_goes_on_to_the_bit",
+        ("16 bits: the state is loaded as PyTorch rounds it", "if p.dtype in HALVES:", "if False:"),
+    ),
+    *mutants(
+        "bayesdual/ivon/drawing.py",
+        "tests/ivon/test_shards.py::test_two_processes_are_one",
+        ("shards: each process draws its own noise", "if block.everywhere is None:", "if True:"),
+    ),
+    *mutants(
+        "bayesdual/ivon/layout.py",
+        "tests/ivon/test_shards.py::test_two_processes_are_one",
+        ("shards: modules keep the parameters that they have gathered", "module.reshard()", "pass"),
+    ),
+    *mutants(
+        "bayesdual/ivon/shards.py",
+        "tests/ivon/test_shards.py::test_two_processes_are_one",
+        ("shards: gradients are as long as the part here", "dist.all_reduce(square, group=group)", "pass"),
+    ),
+    *mutants(
         "bayesdual/ivon/rule.py",
         "tests/ivon/test_rule.py",
-        ("rule: learning rate without a root", "LR / math.sqrt(steps * parameters)", "LR / (steps * parameters)"),
+        ("rule: learning rate without a root", "math.sqrt(steps * scales.size)", "steps * scales.size"),
         (
             "rule: learning rate without its upper bound",
-            "min(LR / math.sqrt(steps * parameters), LARGEST_LR)",
-            "LR / math.sqrt(steps * parameters)",
+            "min(scales.reach / math.sqrt(steps * scales.size), scales.largest)",
+            "scales.reach / math.sqrt(steps * scales.size)",
         ),
-        ("rule: Hessian of all parameters and not of one", "parameters / (SHARE * examples)", "parameters / SHARE"),
+        (
+            "rule: Hessian of all examples and not of one",
+            "scales.size / (scales.share * examples)",
+            "scales.size / scales.share",
+        ),
         ("rule: convolutions at the whole rate", "CONVOLUTIONS = 0.5", "CONVOLUTIONS = 1.0"),
+    ),
+    *mutants(
+        "bayesdual/ivon/suggest.py",
+        "tests/ivon/test_suggest.py",
+        ("suggest: parameters stay where the sweep has left them", "t.copy_(tensors[name])", "pass"),
+        (
+            "suggest: the noise of batches for that of examples",
+            "trace = batch * max(spread, 0.0)",
+            "trace = max(spread, 0.0)",
+        ),
+        ("suggest: the rate goes on rising with the length of training", "REACH * turn * math.sqrt(size)", "math.inf"),
     ),
     *mutants(
         "bayesdual/kprior/terms.py",
