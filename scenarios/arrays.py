@@ -42,13 +42,13 @@ def from_arrays(
     Every array may also be the path of a ``.npy`` file.
 
     Args:
-        x: Inputs, shape (N, ...): numbers; or images in uint8, shape (N, C, H, W), (N, H, W, C) or (N, H, W), which stay
-            uint8.
+        x: Inputs, shape (N, ...): numbers; or images in uint8, shape (N, C, H, W), (N, H, W, C) or (N, H, W), which
+            stay uint8.
         y: Labels, shape (N,): whole numbers or names, in any order and with any gaps.
-        by: What tells experiences apart: ``classes``; ``domain``, an experience each, numbers ascending and names as they
-            first come; or ``time``.
-        n_experiences: Number of experiences; None: 5, or as many as there are domains or periods. The first ones get one
-            class (or example) more where it does not divide.
+        by: What tells experiences apart: ``classes``; ``domain``, an experience each, numbers ascending and names as
+            they first come; or ``time``.
+        n_experiences: Number of experiences; None: 5, or as many as there are domains or periods. The first ones get
+            one class (or example) more where it does not divide.
         domain: The domain of each example, shape (N,).
         time: When each was: numbers or dates, shape (N,); None: they are in order.
         every: ``year``, ``month`` or ``day``: an experience for each, by dates; None: parts of equal size.

@@ -94,7 +94,8 @@ class Rows(Dataset):
 class Labelled(Protocol):
     """A dataset whose labels are known without reading its examples."""
 
-    task_label: int
+    @property
+    def task_label(self) -> int: ...
 
     @property
     def labels(self) -> list[int]: ...

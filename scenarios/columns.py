@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ def read_table(given: Any, delimiter: str = ",") -> Table:
     """Reads a table.
 
     Args:
-        given: The path of a CSV file with names in its first line, or of a Parquet file (``.parquet``, read by pyarrow);
-            or columns by name: a dict, or a data frame.
+        given: The path of a CSV file with names in its first line, or of a Parquet file (``.parquet``, read by
+            pyarrow); or columns by name: a dict, or a data frame.
         delimiter: What separates the cells of a CSV file.
 
     Raises:
@@ -98,14 +99,14 @@ def _read_csv(path: Path, delimiter: str) -> Table:
 
 def _read_parquet(path: Path) -> Table:
     try:
-        from pyarrow import ArrowException, parquet
+        pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
         raise ValueError(
             f"{path} is read by pyarrow, which is not installed: pip install pyarrow, or save it as CSV."
         ) from None
     try:
         read = parquet.read_table(path)
-    except (ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path} is no Parquet file, or is damaged ({str(error).splitlines()[0]}).") from None
     columns = {name: read[name].to_pylist() for name in read.column_names}
     return Table(str(path), columns, lambda i: f"row {i} (counted from 0) of {path}")
@@ -151,8 +152,8 @@ def numbers(table: Table, name: str) -> np.ndarray:
         number = as_number(cell)
         if number is None or not np.isfinite(number):
             raise ValueError(
-                f"{table.where(i)} has {str(cell)!r:.40} in column {name!r}, which is otherwise one of numbers: mend it, "
-                f"leave the column out, or name it in categories."
+                f"{table.where(i)} has {str(cell)!r:.40} in column {name!r}, which is otherwise one of numbers: mend "
+                "it, leave the column out, or name it in categories."
             )
     return np.array([as_number(cell) for cell in cells], dtype=np.float64)
 

@@ -149,8 +149,8 @@ def _by_classes(examples: Examples, how: Cut) -> dict[str, np.ndarray]:
     n = how.n_experiences or N_EXPERIENCES
     if n > len(names):
         raise ValueError(
-            f"{examples.name} has {len(names)} classes ({_few(names)}), fewer than the {n} experiences to be made: give "
-            f"n_experiences of at most {len(names)}, or cut by domain or time."
+            f"{examples.name} has {len(names)} classes ({_few(names)}), fewer than the {n} experiences to be made: "
+            f"give n_experiences of at most {len(names)}, or cut by domain or time."
         )
     return {
         f"experience {i + 1} ({_few([names[c] for c in classes])})": np.flatnonzero(np.isin(examples.y, classes))
@@ -211,8 +211,8 @@ def _moments(examples: Examples) -> np.ndarray:
                 np.datetime64(_date(value), "s")
             except ValueError:
                 raise ValueError(
-                    f"{examples.where(i)} has the time {str(value)!r:.40}: give numbers, or dates such as 2013-01-31 or "
-                    "2013-01-31T10:00."
+                    f"{examples.where(i)} has the time {str(value)!r:.40}: give numbers, or dates such as 2013-01-31 "
+                    "or 2013-01-31T10:00."
                 ) from None
         raise
 

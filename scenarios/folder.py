@@ -67,9 +67,10 @@ class Pictures:
 
     def _read(self, i: int) -> Image.Image:
         try:
-            with Image.open(self.files[i]) as image:
-                if "A" in image.getbands() or "transparency" in image.info:
-                    layer = image.convert("RGBA")
+            with Image.open(self.files[i]) as file:
+                image: Image.Image = file
+                if "A" in file.getbands() or "transparency" in file.info:
+                    layer = file.convert("RGBA")
                     image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
                 image = image.convert(self.mode)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -124,8 +125,8 @@ def from_folder(
         path: The folder: of ``CLASS/*.png``, or, by domain, of ``DOMAIN/CLASS/*.png``.
         by: What tells experiences apart: ``classes``, or ``domain``, an experience each, numbers ascending and names by
             the alphabet.
-        n_experiences: Number of experiences; None: 5, or as many as there are domains. The first ones get one class more
-            where it does not divide.
+        n_experiences: Number of experiences; None: 5, or as many as there are domains. The first ones get one class
+            more where it does not divide.
         size: Height and width that pictures are brought to, a number or two; None: they must be of one size.
         mode: ``RGB``, or ``L`` for grey. What is transparent is white.
         lazy: Read pictures when they are asked for, instead of holding them all.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -43,11 +43,7 @@ def numbered(labels: Iterable[Any], where: Where) -> tuple[np.ndarray, tuple[str
                 f"{where(i)} has the label {label}, a number with a fraction: classes are whole numbers or names; for "
                 "regression, see bayesdual.conformal."
             )
-    numbers = {label: as_number(label) for label in first}
-    if all(number is not None for number in numbers.values()):
-        ordered = sorted(first, key=lambda label: numbers[label])
-    else:
-        ordered = sorted(first, key=str)
+    ordered = in_order(sorted(first, key=str))
     names = [_name(label) for label in ordered]
     for name in names:
         if names.count(name) > 1:
@@ -83,11 +79,11 @@ def as_number(value: Any) -> float | int | None:
     return None
 
 
-def in_order(values: Sequence[Any]) -> list[Any]:
+def in_order(values: Iterable[Any]) -> list[Any]:
     """Different values: numbers ascending, else as they first come."""
     different = list(dict.fromkeys(values))
-    numbers = {value: as_number(value) for value in different}
-    return sorted(different, key=lambda v: numbers[v]) if None not in numbers.values() else different
+    numbers = {value: number for value in different if (number := as_number(value)) is not None}
+    return sorted(different, key=numbers.__getitem__) if len(numbers) == len(different) else different
 
 
 def _plain(label: Any) -> Any:

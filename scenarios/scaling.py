@@ -65,5 +65,5 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _few(names: Sequence[str], chosen: Tensor) -> str:
-    found = [names[i] for i in chosen.nonzero().flatten().tolist()]
+    found = [name for name, is_one in zip(names, chosen.tolist(), strict=True) if is_one]
     return ", ".join(found[:5]) + (f" and {len(found) - 5} more, each" if len(found) > 5 else "")

@@ -93,10 +93,10 @@ def from_table(
         target: The column of the classes: whole numbers or names.
         features: The columns to learn from; None: all but target, domain, time and groups.
         categories: Columns of numbers that are codes, to be one-hot as well; also those of very many texts.
-        by: What tells experiences apart: ``classes``; ``domain``, an experience each, numbers ascending and names as they
-            first come; or ``time``.
-        n_experiences: Number of experiences; None: 5, or as many as there are domains or periods. The first ones get one
-            class (or row) more where it does not divide.
+        by: What tells experiences apart: ``classes``; ``domain``, an experience each, numbers ascending and names as
+            they first come; or ``time``.
+        n_experiences: Number of experiences; None: 5, or as many as there are domains or periods. The first ones get
+            one class (or row) more where it does not divide.
         domain: The column of domains.
         time: The column of times: numbers or dates; None: the rows are in order.
         every: ``year``, ``month`` or ``day``: an experience for each, by dates; None: parts of equal size.
@@ -106,7 +106,8 @@ def from_table(
         groups: The column of what each row comes from (a customer, a source): rows of one are on one side.
         class_order: The classes in the order in which they come; None: numbers ascending, names by the alphabet.
         shuffle_classes: Draw that order from the seed instead.
-        standardise: Give each column of numbers mean 0 and standard deviation 1 in the first experience's training data.
+        standardise: Give each column of numbers mean 0 and standard deviation 1 in the first experience's training
+            data.
         delimiter: What separates the cells of a CSV file.
         seed: Seed of all that is drawn.
         task_labels: Whether experience i carries task label i; otherwise all carry 0.
@@ -122,19 +123,24 @@ def from_table(
         to_test = read_table(test, delimiter)
         for_test = np.arange(len(table) + len(to_test)) >= len(table)
         table = joined(table, to_test)
-    beside = {"domain": domain, "time": time, "groups": groups}
+
+    def beside(setting: str, column: str | None) -> Sequence[Any] | None:
+        return None if column is None else table.column(column, setting)
+
     examples = Examples(
         table.name,
         table.where,
         *numbered(table.column(target, "target"), lambda i: f"{table.where(i)}, column {target!r},"),
-        **{name: None if column is None else table.column(column, name) for name, column in beside.items()},
+        domain=beside("domain", domain),
+        time=beside("time", time),
+        groups=beside("groups", groups),
         for_test=for_test,
     )
     share = float(test) if isinstance(test, float | int) else 0.0
     how = Cut(by, n_experiences, every, share, validation, class_order, shuffle_classes, seed)
     parts = cut(examples, how)
     if features is None:
-        features = [name for name in table.columns if name not in (target, *beside.values())]
+        features = [name for name in table.columns if name not in (target, domain, time, groups)]
     numeric, one_hot = _kinds(table, features, categories or [], target)
     scale = None
     if standardise and numeric:

@@ -128,7 +128,7 @@ class RunReport(Callback):
         self.console.print(*accuracy_tables(matrix), verdict(matrix), summary(results))
         figures = {"accuracy_matrix": accuracy_figure(matrix), "accuracy_over_time": progress_figure(matrix)}
         if memory.exemplars is not None and is_images(memory.exemplars.x):
-            figures["memory"] = memory_figure(memory.exemplars)
+            figures["memory"] = memory_figure(memory.exemplars, results["class_names"])
         for name, figure in figures.items():
             write_whole(self.directory / f"{name}.png", partial(figure.savefig, dpi=120))
             for logger in trainer.loggers:
@@ -145,10 +145,17 @@ def run_results(learner: Learner) -> dict[str, Any]:
         "memory_budget": learner.algorithm.memory.budget,
         "memory_bytes": learner.algorithm.memory_bytes(),
         "evaluated_on": learner.stream.evaluate_on,
+        "class_names": _class_names(learner.stream.benchmark),
         "seed": torch.initial_seed(),
         "versions": {"bayesdual": __version__} | {name: importlib.metadata.version(name) for name in VERSIONS_OF},
         "code": sources.digest_of_all(),
     }
+
+
+def _class_names(benchmark: Any) -> list[str] | None:
+    """The names of a benchmark's classes, by number; None: it has none."""
+    names = getattr(benchmark, "class_names", None)
+    return None if names is None else [str(name) for name in names]
 
 
 def _learner(module: LightningModule) -> Learner:

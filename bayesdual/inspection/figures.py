@@ -75,7 +75,7 @@ def is_images(x: Tensor) -> bool:
     return x.dim() == 4 and x.shape[1] in (1, 3)
 
 
-def memory_figure(exemplars: Exemplars) -> Figure:
+def memory_figure(exemplars: Exemplars, class_names: Sequence[str] | None = None) -> Figure:
     """The exemplars of each class in a row, the first ones kept first; above each, its score."""
     classes: Sequence[int] = exemplars.y.unique().tolist()
     height, width = exemplars.x.shape[2:]
@@ -92,11 +92,17 @@ def memory_figure(exemplars: Exemplars) -> Figure:
             x, y = column * (width + right) + width / 2, row * (top + height) + top - 1
             axes.text(x, y, f"{mine.scores[column]:.2g}", fontsize=6, ha="center", va="bottom")
     axes.imshow(canvas.flatten(2, 3).flatten(0, 1).numpy())
-    axes.set_yticks([row * (top + height) + top + height / 2 for row in range(len(classes))], [str(c) for c in classes])
+    rows = [row * (top + height) + top + height / 2 for row in range(len(classes))]
+    axes.set_yticks(rows, [name_of(c, class_names) for c in classes])
     axes.set_ylabel("class")
     axes.set_xticks([])
     axes.spines[:].set_visible(False)
     return figure
+
+
+def name_of(label: int, class_names: Sequence[str] | None) -> str:
+    """The name of a class, its number where it has none."""
+    return str(label) if class_names is None or label >= len(class_names) else class_names[label]
 
 
 def losses_figure(lost: Sequence[float]) -> Figure:
