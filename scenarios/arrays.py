@@ -129,9 +129,8 @@ def levels(x: Tensor, first: Tensor, all_learned: Tensor) -> tuple[tuple[float, 
     """Mean and standard deviation of each channel of images (N, C, H, W) in uint8, on the scale 0..1."""
     few = first[:: -(-len(first) // ENOUGH)], all_learned[:: -(-len(all_learned) // ENOUGH)]
     scale = scale_of(x, *few, [f"channel {i}" for i in range(x.shape[1])])
-    if scale.std.isinf().any():
-        raise ValueError("a channel of the images has the same level everywhere: leave it out.")
-    return tuple((scale.mean / 255).tolist()), tuple((scale.std / 255).tolist())
+    std = scale.std.masked_fill(scale.std.isinf(), 255)
+    return tuple((scale.mean / 255).tolist()), tuple((std / 255).tolist())
 
 
 def streams_of(parts: Parts, experience: Callable[[np.ndarray, int], Any]) -> list[EagerCLStream]:

@@ -68,6 +68,8 @@ class Pictures:
     def _read(self, i: int) -> Image.Image:
         try:
             with Image.open(self.files[i]) as file:
+                if file.mode[0] in "IF":  # Pillow would cut what is above 255
+                    raise ValueError("it has more than 8 bits a channel")
                 image: Image.Image = file
                 if "A" in file.getbands() or "transparency" in file.info:
                     layer = file.convert("RGBA")
@@ -194,11 +196,11 @@ def _pictures_in(folder: Path, by_domain: bool) -> Iterator[tuple[Path, str, str
         if not classes:
             raise ValueError(f"{domain} has no folder of a class: give a folder of {shape}.")
         for of_class in classes:
-            files = [p for p in sorted(of_class.iterdir()) if p.suffix.lower() in IMG_EXTENSIONS and p.is_file()]
+            files = [p for p in sorted(of_class.iterdir()) if p.suffix.lower() in IMG_EXTENSIONS and p.name[0] != "."]
             if not files:
                 deeper = "; it has folders, as of domains and classes: give by: domain" if _folders(of_class) else ""
                 raise ValueError(f"{of_class} has no picture ({', '.join(IMG_EXTENSIONS)}){deeper or ': remove it'}.")
-            yield from ((file, of_class.name, domain.name) for file in files if not file.name.startswith("."))
+            yield from ((file, of_class.name, domain.name) for file in files)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -58,13 +57,11 @@ def numbered(labels: Iterable[Any], where: Where) -> tuple[np.ndarray, tuple[str
 
 def is_missing(value: Any) -> bool:
     """Whether a value says that there is none: nothing, not a number, or a text that stands for it."""
-    if isinstance(value, str):
-        return value.strip().lower() in MISSING
-    return value is None or (isinstance(value, float | np.floating) and math.isnan(value)) or str(value) == "NaT"
+    return str(value).strip().lower() in MISSING
 
 
-MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
-"""Texts that stand for nothing, in small letters."""
+MISSING = {"", "na", "n/a", "nan", "nat", "<na>", "null", "none", "?"}
+"""How nothing is written, in small letters, also by NumPy and pandas."""
 
 
 def as_number(value: Any) -> float | int | None:

@@ -127,6 +127,8 @@ def test_images_stay_bytes_with_mean_and_std(shape):
     levels = data.x.float().transpose(0, 1).flatten(1) / 255
     torch.testing.assert_close(torch.tensor(data.mean), levels.mean(1))
     torch.testing.assert_close(torch.tensor(data.std), levels.std(1, correction=0))
+    with pytest.warns(UserWarning, match="never changes"):
+        assert from_arrays(np.zeros_like(images), Y, n_experiences=3).train_stream[0].tensors().std == (1.0,) * channels
 
 
 def test_files_of_arrays_are_read_without_executing_anything(tmp_path):
@@ -173,6 +175,7 @@ def with_cell(value):
         ({"by": "domain", "domain": np.arange(N) % 2, "n_experiences": 3}, r"has 2 domains \(0, 1\)"),
         ({"time": np.arange(N)}, "but the stream is cut by classes"),
         ({"by": "time", "every": "month"}, "give time as dates"),
+        ({"by": "time", "time": np.array(["2013-01-01", "NaT"] * 30, "M8[D]")}, "example 1 .* has no time"),
         ({"by": "time", "time": ["soon"] * N}, "example 0 .* has the time 'soon'"),
         ({"by": "time", "shuffle_classes": True}, "are of streams by classes"),
         ({"by": "sex"}, "by is 'sex'"),

@@ -126,6 +126,13 @@ def test_what_cannot_be_is_refused_in_a_sentence(tmp_path, monkeypatch, given, s
         from_folder(**{"path": "pictures", "n_experiences": 2, "test": 0.5, **given})
 
 
+def test_a_picture_of_16_bits_is_refused_not_cut(tmp_path):
+    path = fill(tmp_path / "pictures")
+    Image.fromarray(np.full((4, 5), 1000, dtype=np.uint16)).save(path / "apple" / "0_0.png")
+    with pytest.raises(ValueError, match=r"apple/0_0.png cannot be read as a picture \(it has more than 8 bits"):
+        from_folder(path, n_experiences=2, size=4)
+
+
 @pytest.mark.parametrize("lazy", [False, True])
 def test_a_picture_that_cannot_be_read_is_named(tmp_path, lazy):
     path = fill(tmp_path / "pictures", n=4)
