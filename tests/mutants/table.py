@@ -780,6 +780,15 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *mutants(
+        "bayesdual/sklearn.py",
+        "tests/test_sklearn.py::test_each_partial_fit_is_an_experience_that_later_ones_do_not_wipe_out",
+        (
+            "sklearn: nothing is remembered",
+            "algorithm.end_experience(network, predict, data, self.n_experiences_, posterior)",
+            "pass",
+        ),
+    ),
+    *mutants(
         "scenarios/scaling.py",
         "tests/scenarios/test_arrays.py",
         ("scaling: by all experiences", "mean, std = _moments(x[first])", "mean, std = _moments(x[learned])"),
