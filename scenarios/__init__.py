@@ -21,6 +21,9 @@ SCENARIOS = {
     "PermutedMNIST": "domain",
     "RotatedDigits": "domain",
     "RotatedMNIST": "domain",
+    "from_arrays": "arrays",
+    "from_folder": "folder",
+    "from_table": "table",
 }
 _HOMES = {
     **SCENARIOS,
@@ -49,6 +52,9 @@ __all__ = [
     "digits",
     "domain_benchmark",
     "fashion_mnist",
+    "from_arrays",
+    "from_folder",
+    "from_table",
     "mnist",
     "permutations",
     "rotations_of",
@@ -57,6 +63,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from bayesdual.scenarios.arrays import from_arrays
     from bayesdual.scenarios.datasets import (
         RawDataset,
         cifar10,
@@ -76,6 +83,7 @@ if TYPE_CHECKING:
         permutations,
         rotations_of,
     )
+    from bayesdual.scenarios.folder import from_folder
     from bayesdual.scenarios.split import (
         SplitCIFAR10,
         SplitCIFAR100,
@@ -84,5 +92,7 @@ if TYPE_CHECKING:
         SplitMNIST,
         split_benchmark,
     )
+    from bayesdual.scenarios.table import from_table
 else:
-    __getattr__, __dir__ = attach(__name__, _HOMES, {"split": "avalanche", "domain": "avalanche"})
+    _IN_AVALANCHE = ("arrays", "domain", "folder", "split", "table")
+    __getattr__, __dir__ = attach(__name__, _HOMES, dict.fromkeys(_IN_AVALANCHE, "avalanche"))

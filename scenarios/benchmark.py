@@ -8,10 +8,10 @@ whoever wants tensors (``experience.tensors()``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from bayesdual.scenarios.datasets import RawDataset, stratified_split
 from bayesdual.stream import TensorData, normalise
 
 View = Callable[[Tensor], Tensor]
-"""What an experience does to its images: uint8 (N, C, H, W) to uint8 of the same shape, each image alone."""
+"""What an experience does to its inputs: images in uint8 (N, C, H, W) to the same, each alone."""
 
 
 def identity(x: Tensor) -> Tensor:
@@ -46,17 +46,17 @@ class Slot:
 
 
 @dataclass(frozen=True, eq=False)
-class Images(Dataset):
-    """Some rows of a source of images, seen through a view.
+class Rows(Dataset):
+    """Some rows of a source that is held, seen through a view.
 
     Attributes:
-        x: All images of the source, shape (N, C, H, W), uint8; shared, not copied.
+        x: All inputs of the source, shape (N, ...): uint8 images (N, C, H, W), or numbers; shared, not copied.
         y: All labels of the source, shape (N,), int64.
         rows: Positions in the source of the examples in this dataset, shape (n,), int64.
-        view: What happens to the pixels.
+        view: What happens to the inputs.
         task_label: The task label of all examples.
-        mean: Mean of each channel, on the scale 0..1.
-        std: Standard deviation of each channel, on the scale 0..1.
+        mean: Mean of each channel of images, on the scale 0..1; empty for numbers.
+        std: Standard deviation of each channel of images, on the scale 0..1; empty for numbers.
     """
 
     x: Tensor
@@ -71,10 +71,14 @@ class Images(Dataset):
         return len(self.rows)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        """Returns the normalised image, shape (C, H, W), float32, and its label."""
+        """Returns the input as networks take it, images as float32 of shape (C, H, W), and its label."""
         row = self.rows[i]
         image = self.view(self.x[row].unsqueeze(0))
         return normalise(image, self.mean, self.std).squeeze(0), int(self.y[row])
+
+    @property
+    def labels(self) -> list[int]:
+        return self.y[self.rows].tolist()
 
     def tensors(self) -> TensorData:
         return TensorData(
@@ -87,80 +91,117 @@ class Images(Dataset):
         )
 
 
-class ImageExperience(DatasetExperience):
-    """An Avalanche experience over :class:`Images`.
+class Labelled(Protocol):
+    """A dataset whose labels are known without reading its examples."""
+
+    @property
+    def task_label(self) -> int: ...
+
+    @property
+    def labels(self) -> list[int]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]: ...
+
+
+class LabelledExperience(DatasetExperience):
+    """An Avalanche experience over a dataset with known labels.
 
     It has all that Avalanche's strategies and ``with_classes_timeline`` and ``with_task_labels`` know:
     ``dataset``, ``classes_in_this_experience``, ``previous_classes``, ``classes_seen_so_far``,
     ``future_classes``, ``task_label``, ``task_labels``, ``benchmark``.
+
+    Args:
+        examples: The dataset.
+        current_experience: Which experience of the stream it is.
+        timeline: The classes of each experience of the training stream.
     """
 
-    def __init__(self, images: Images, current_experience: int, slots: Sequence[Slot]) -> None:
-        labels = cast(Any, images.y[images.rows].tolist())  # a list, as Avalanche itself gives one
+    def __init__(self, examples: Labelled, current_experience: int, timeline: Sequence[Collection[int]]) -> None:
+        labels = cast(Any, examples.labels)  # a list, as Avalanche itself gives one
         dataset = TaskAwareSupervisedClassificationDataset(
-            [images],
+            [cast(Any, examples)],
             data_attributes=[
                 DataAttribute(labels, "targets"),
-                TaskLabels(ConstantSequence(images.task_label, len(images))),
+                TaskLabels(ConstantSequence(examples.task_label, len(examples))),
             ],
         )
         super().__init__(dataset=dataset, current_experience=current_experience)
-        self._images = images
-        before = {c for slot in slots[:current_experience] for c in slot.classes}
-        now = set(slots[current_experience].classes)
-        after = {c for slot in slots for c in slot.classes} - before - now
+        before = {c for classes in timeline[:current_experience] for c in classes}
+        now = set(timeline[current_experience])
+        after = {c for classes in timeline for c in classes} - before - now
         self.classes_in_this_experience = sorted(now)
         self.previous_classes = sorted(before)
         self.classes_seen_so_far = sorted(before | now)
         self.future_classes = sorted(after)
-        self.task_label = images.task_label
-        self.task_labels = [images.task_label]
+        self.task_label = examples.task_label
+        self.task_labels = [examples.task_label]
 
     @property
-    def benchmark(self) -> ImageBenchmark:
+    def benchmark(self) -> LabelledBenchmark:
         """The benchmark this experience belongs to."""
-        return cast(ImageBenchmark, self.origin_stream.benchmark)
+        return cast(LabelledBenchmark, self.origin_stream.benchmark)
+
+
+class TensorExperience(LabelledExperience):
+    """An Avalanche experience over :class:`Rows`, which can also be had as tensors."""
+
+    def __init__(self, examples: Rows, current_experience: int, timeline: Sequence[Collection[int]]) -> None:
+        super().__init__(examples, current_experience, timeline)
+        self._rows = examples
 
     def tensors(self) -> TensorData:
         """Returns the data of this experience, gathered again in each call.
 
-        ``x`` is uint8, shape (N, C, H, W), with the view applied and not normalised; ``index`` is the
-        position in the training set (for the test stream: in the test set) that the data was distributed as.
+        ``x`` has the view applied; images are uint8, shape (N, C, H, W), and not normalised. ``index`` is the position
+        in the source: of a dataset with an official split, in its training set (for the test stream: in its test set).
         The items of ``dataset`` are the same images as ``(x / 255 - mean) / std``.
         """
-        return self._images.tensors()
+        return self._rows.tensors()
 
 
-class ImageBenchmark(CLScenario):
-    """An Avalanche benchmark of images, with streams ``train``, ``test`` and, if asked for, ``valid``.
+class LabelledBenchmark(CLScenario):
+    """An Avalanche benchmark with streams ``train``, ``test`` and, if asked for, ``valid``.
 
     Attributes:
-        train_stream: The experiences to learn.
+        train_stream: The experiences to learn; those of :class:`TensorBenchmark` are held as tensors.
         test_stream: As many, to evaluate each on. ``valid_stream`` is there only if it was asked for.
-        classes: The names of the classes, by label.
+        class_names: The names of the classes, by label.
         n_classes: Number of classes, over all experiences.
         n_experiences: Number of experiences in each stream.
         n_classes_per_exp: Number of classes in each experience.
         classes_order: Labels in the order in which the experiences bring them.
+        encoding: Makes inputs of further rows of what the benchmark was made of; None: they are taken as they are.
     """
 
-    train_stream: EagerCLStream[ImageExperience]
-    test_stream: EagerCLStream[ImageExperience]
+    train_stream: EagerCLStream
+    test_stream: EagerCLStream
+    encoding: Callable[[Any], Tensor] | None = None
 
-    def __init__(self, streams: Sequence[EagerCLStream], slots: Sequence[Slot], classes: tuple[str, ...]) -> None:
+    def __init__(
+        self, streams: Sequence[EagerCLStream], timeline: Sequence[Collection[int]], class_names: tuple[str, ...]
+    ) -> None:
         super().__init__(streams)
         for stream in streams:
             stream.benchmark = self  # Avalanche's evaluation looks for it there
-        self.classes = classes
-        self.n_classes = len(classes)
-        self.n_experiences = len(slots)
-        self.n_classes_per_exp = [len(slot.classes) for slot in slots]
-        self.classes_order = list(dict.fromkeys(c for slot in slots for c in slot.classes))
+        self.class_names = class_names
+        self.n_classes = len(class_names)
+        self.n_experiences = len(timeline)
+        self.n_classes_per_exp = [len(classes) for classes in timeline]
+        self.classes_order = list(dict.fromkeys(c for classes in timeline for c in classes))
+
+
+class TensorBenchmark(LabelledBenchmark):
+    """A :class:`LabelledBenchmark` whose experiences can also give their data as tensors."""
+
+    train_stream: EagerCLStream[TensorExperience]
+    test_stream: EagerCLStream[TensorExperience]
 
 
 def make_benchmark(
     data: RawDataset, slots: Sequence[Slot], *, seed: int, validation: float, task_labels: bool
-) -> ImageBenchmark:
+) -> TensorBenchmark:
     """Builds the streams of a benchmark.
 
     Args:
@@ -174,8 +215,7 @@ def make_benchmark(
     Raises:
         ValueError: ``validation`` is out of range, or a class has no example in one of the streams.
     """
-    if not 0 <= validation < 1:
-        raise ValueError(f"validation is a share of the training data in [0, 1), not {validation}.")
+    check_validation(validation)
     train_rows, valid_rows = stratified_split(data.train_y, validation, seed)
     parts = {
         "train": (data.train_x, data.train_y, train_rows),
@@ -184,6 +224,7 @@ def make_benchmark(
     }
     if validation == 0:
         del parts["valid"]
+    timeline = [slot.classes for slot in slots]
     streams = []
     for name, (x, y, rows) in parts.items():
         labels = y.numpy()[rows]
@@ -195,10 +236,15 @@ def make_benchmark(
         experiences = []
         for i, slot in enumerate(slots):
             mine = torch.from_numpy(rows[np.isin(labels, slot.classes)])
-            images = Images(x, y, mine, slot.view, i if task_labels else 0, data.mean, data.std)
-            experiences.append(ImageExperience(images, i, slots))
+            examples = Rows(x, y, mine, slot.view, i if task_labels else 0, data.mean, data.std)
+            experiences.append(TensorExperience(examples, i, timeline))
         streams.append(EagerCLStream(name, experiences))
-    return ImageBenchmark(streams, slots, data.classes)
+    return TensorBenchmark(streams, timeline, data.classes)
+
+
+def check_validation(validation: float) -> None:
+    if not 0 <= validation < 1:
+        raise ValueError(f"validation is a share of the training data in [0, 1), not {validation}.")
 
 
 def check_n_experiences(n_experiences: int) -> None:

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from bayesdual.scenarios import datasets
 from bayesdual.scenarios.benchmark import (
-    ImageBenchmark,
     Slot,
+    TensorBenchmark,
     View,
     check_n_experiences,
     identity,
@@ -136,7 +136,7 @@ def domain_benchmark(
     seed: int = 0,
     validation: float = 0.0,
     task_labels: bool = False,
-) -> ImageBenchmark:
+) -> TensorBenchmark:
     """Shows all of any dataset in each experience, through one view after the other.
 
     Args:
@@ -159,7 +159,7 @@ def PermutedDigits(
     seed: int = 0,
     validation: float = 0.0,
     task_labels: bool = False,
-) -> ImageBenchmark:
+) -> TensorBenchmark:
     """The digits of scikit-learn (8x8), the pixels in another order in each experience but the first.
 
     Args:
@@ -177,7 +177,7 @@ def PermutedMNIST(
     validation: float = 0.0,
     task_labels: bool = False,
     root: str | Path = "data",
-) -> ImageBenchmark:
+) -> TensorBenchmark:
     """MNIST (28x28), the pixels in another order in each experience but the first.
 
     Args:
@@ -196,7 +196,7 @@ def PermutedFMNIST(
     validation: float = 0.0,
     task_labels: bool = False,
     root: str | Path = "data",
-) -> ImageBenchmark:
+) -> TensorBenchmark:
     """Fashion-MNIST (28x28), the pixels in another order in each experience but the first.
 
     Args:
@@ -215,7 +215,7 @@ def RotatedDigits(
     seed: int = 0,
     validation: float = 0.0,
     task_labels: bool = False,
-) -> ImageBenchmark:
+) -> TensorBenchmark:
     """The digits of scikit-learn (8x8), turned by another angle in each experience.
 
     Args:
@@ -237,7 +237,7 @@ def RotatedMNIST(
     validation: float = 0.0,
     task_labels: bool = False,
     root: str | Path = "data",
-) -> ImageBenchmark:
+) -> TensorBenchmark:
     """MNIST (28x28), turned by another angle in each experience.
 
     Args:
@@ -255,6 +255,6 @@ def RotatedMNIST(
 
 def _permuted(
     source: datasets.RawDataset, n_experiences: int, seed: int, validation: float, task_labels: bool
-) -> ImageBenchmark:
+) -> TensorBenchmark:
     views = permutations(n_experiences, source.train_x[0, 0].numel(), seed)
     return domain_benchmark(source, views, seed=seed, validation=validation, task_labels=task_labels)

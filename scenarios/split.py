@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from bayesdual.scenarios import datasets
-from bayesdual.scenarios.benchmark import ImageBenchmark, Slot, check_n_experiences, make_benchmark
+from bayesdual.scenarios.benchmark import Slot, TensorBenchmark, check_n_experiences, make_benchmark
 
 
 def split_classes(n_classes: int, n_experiences: int, class_order: Sequence[int]) -> list[tuple[int, ...]]:
@@ -46,7 +46,7 @@ def split_benchmark(
     seed: int = 0,
     validation: float = 0.0,
     task_labels: bool = False,
-) -> ImageBenchmark:
+) -> TensorBenchmark:
     """Splits any dataset by its classes.
 
     Args:
@@ -79,7 +79,7 @@ def SplitDigits(
     seed: int = 0,
     validation: float = 0.0,
     task_labels: bool = False,
-) -> ImageBenchmark:
+) -> TensorBenchmark:
     """The digits of scikit-learn (8x8), split by class; nothing is downloaded.
 
     Args:
@@ -109,7 +109,7 @@ def SplitMNIST(
     validation: float = 0.0,
     task_labels: bool = False,
     root: str | Path = "data",
-) -> ImageBenchmark:
+) -> TensorBenchmark:
     """MNIST (28x28), split by class.
 
     Args:
@@ -140,7 +140,7 @@ def SplitFMNIST(
     validation: float = 0.0,
     task_labels: bool = False,
     root: str | Path = "data",
-) -> ImageBenchmark:
+) -> TensorBenchmark:
     """Fashion-MNIST (28x28), split by class.
 
     Args:
@@ -171,7 +171,7 @@ def SplitCIFAR10(
     validation: float = 0.0,
     task_labels: bool = False,
     root: str | Path = "data",
-) -> ImageBenchmark:
+) -> TensorBenchmark:
     """CIFAR-10 (3x32x32), split by class.
 
     Args:
@@ -202,7 +202,7 @@ def SplitCIFAR100(
     validation: float = 0.0,
     task_labels: bool = False,
     root: str | Path = "data",
-) -> ImageBenchmark:
+) -> TensorBenchmark:
     """CIFAR-100 (3x32x32, the fine classes), split by class.
 
     Args:

@@ -12,7 +12,7 @@ FLOORS = (
     ("kprior", "memory", "merging", "prediction"),
     ("conformal", "serving"),
     ("algorithm",),
-    ("integrations", "learner"),
+    ("integrations", "learner", "sklearn"),
     ("configuration", "inspection"),
     ("comparison", "strategies"),
     ("cli",),

@@ -50,19 +50,19 @@ VALUES = 10_000  # of a layer's standard deviations, of which a histogram is mad
 def stream_figures(learner: Learner) -> Figures:
     """All figures of where a stream stands, by their tags in TensorBoard; the last part is a file's name."""
     matrix, over_stream = learner.history.accuracy, learner.history.over_stream
-    evaluation, memory = learner.latest_evaluation, learner.algorithm.memory
+    evaluation, memory, names = learner.latest_evaluation, learner.algorithm.memory, learner.classes or None
     found = {
         "forgetting/accuracy_matrix": accuracy_figure(matrix),
         "forgetting/accuracy_over_time": progress_figure(matrix),
     }
     if evaluation is not None:
-        found["classes/accuracy_of_classes"] = classes_figure(evaluation["confusion"])
-        found["classes/confusion"] = confusion_figure(evaluation["confusion"])
+        found["classes/accuracy_of_classes"] = classes_figure(evaluation["confusion"], names)
+        found["classes/confusion"] = confusion_figure(evaluation["confusion"], names)
         found["certainty/reliability"] = reliability_figure(evaluation["reliability"])
     if over_stream:
         found["certainty/certainty"] = certainty_figure(over_stream)
     if memory.exemplars is not None and is_images(memory.exemplars.x):
-        found["memory/memory"] = memory_figure(memory.exemplars)
+        found["memory/memory"] = memory_figure(memory.exemplars, names)
     return found
 
 

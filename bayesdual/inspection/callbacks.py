@@ -140,6 +140,7 @@ def run_results(learner: Learner) -> dict[str, Any]:
         "memory_budget": learner.algorithm.memory.budget,
         "memory_bytes": learner.algorithm.memory_bytes(),
         "evaluated_on": learner.stream.evaluate_on,
+        "class_names": list(learner.classes) or None,
         "seed": torch.initial_seed(),
         "versions": {"bayesdual": __version__} | {name: importlib.metadata.version(name) for name in VERSIONS_OF},
         "code": sources.digest_of_all(),

@@ -149,7 +149,7 @@ def confusion_figure(confusion: Sequence[Sequence[int]], names: Sequence[str] | 
     axes = figure.subplots()
     image = axes.imshow(np.where(present[:, None], shares, np.nan), vmin=0, vmax=1, cmap="Blues", aspect="auto")
     if few:
-        labels = names or [str(c) for c in range(n)]
+        labels = [name_of(c, names) for c in range(n)]
         for i, j in zip(*np.nonzero(shares >= 0.005), strict=True):
             color = "white" if shares[i, j] > 0.6 else "black"
             axes.text(j, i, f"{shares[i, j]:.2f}".lstrip("0"), ha="center", va="center", color=color, fontsize=7)
@@ -173,7 +173,7 @@ def classes_figure(confusion: Sequence[Sequence[int]], names: Sequence[str] | No
     axes = figure.subplots()
     axes.hlines(range(len(shown)), 0, accuracy[shown], color="#1b78b4", alpha=0.4, linewidth=5)
     axes.plot(accuracy[shown], range(len(shown)), "o", color="#1b78b4")
-    labels = [names[c] if names else str(c) for c in known[shown]]
+    labels = [name_of(c, names) for c in known[shown]]
     axes.set_yticks(range(len(shown)), labels)
     axes.invert_yaxis()
     left_out = f", the {half} worst and the {half} best of {len(order)}" if len(shown) < len(order) else ""
@@ -200,7 +200,7 @@ def is_images(x: Tensor) -> bool:
     return x.dim() == 4 and x.shape[1] in (1, 3)
 
 
-def memory_figure(exemplars: Exemplars) -> Figure:
+def memory_figure(exemplars: Exemplars, class_names: Sequence[str] | None = None) -> Figure:
     """The exemplars of each class in a row, the first ones kept first; above each, its score."""
     classes: Sequence[int] = exemplars.y.unique().tolist()
     height, width = exemplars.x.shape[2:]
@@ -217,11 +217,17 @@ def memory_figure(exemplars: Exemplars) -> Figure:
             x, y = column * (width + right) + width / 2, row * (top + height) + top - 1
             axes.text(x, y, f"{mine.scores[column]:.2g}", fontsize=6, ha="center", va="bottom")
     axes.imshow(canvas.flatten(2, 3).flatten(0, 1).numpy())
-    axes.set_yticks([row * (top + height) + top + height / 2 for row in range(len(classes))], [str(c) for c in classes])
+    rows = [row * (top + height) + top + height / 2 for row in range(len(classes))]
+    axes.set_yticks(rows, [name_of(c, class_names) for c in classes])
     axes.set_ylabel("class")
     axes.set_xticks([])
     axes.spines[:].set_visible(False)
     return figure
+
+
+def name_of(label: int, class_names: Sequence[str] | None) -> str:
+    """The name of a class, its number where it has none."""
+    return str(label) if class_names is None or label >= len(class_names) else class_names[label]
 
 
 def losses_figure(lost: Sequence[float]) -> Figure:

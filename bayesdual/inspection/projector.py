@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from bayesdual.inspection.figures import is_images
+from bayesdual.inspection.figures import is_images, name_of
 from bayesdual.learner import Learner
 from bayesdual.models import evaluating
 from bayesdual.posterior import watching_last_linear
@@ -24,7 +24,7 @@ def project(writer: SummaryWriter, learner: Learner, step: int) -> None:
         return
     writer.add_embedding(
         last.features.cpu(),
-        metadata=[[kind, str(c)] for c, kind in zip(y.tolist(), kinds, strict=True)],
+        metadata=[[kind, name_of(c, learner.classes or None)] for c, kind in zip(y.tolist(), kinds, strict=True)],
         metadata_header=["kind", "class"],
         label_img=_shades(x) if is_images(x) else None,
         global_step=step,

@@ -18,6 +18,7 @@ from bayesdual.inspection.figures import (
     is_images,
     losses_figure,
     memory_figure,
+    name_of,
     parts_figure,
     posterior_figure,
     progress_figure,
@@ -62,7 +63,7 @@ def figures_of(run: Run) -> Figures:
     if run.results.get("over_stream"):
         found["certainty"] = certainty_figure(run.results["over_stream"])
     if memory is not None and memory.exemplars is not None and is_images(memory.exemplars.x):
-        found["memory"] = memory_figure(memory.exemplars)
+        found["memory"] = memory_figure(memory.exemplars, run.results.get("class_names"))
     if posterior is not None and posterior.precision:
         found["posterior"] = posterior_figure(posterior)
     if run.results.get("memory_bytes"):
@@ -118,7 +119,7 @@ def _parts(run: Run, figures: Drawings) -> dict[str, str]:
             caption = "The first exemplars of each class; above each its score, how much the posterior relies on it."
             remembered += _figure(figures["memory"], caption)
         else:
-            remembered += _weights(memory.exemplars)
+            remembered += _weights(memory.exemplars, results.get("class_names"))
     sure = f"<p>NLL {results['nll']:.4f} nats an example, ECE {results['ece']:.4f}, over all of the stream.</p>"
     if "certainty" in figures:
         caption = "How sure, and how rightly, of experiences that are old, new and unseen, after each."
@@ -164,10 +165,13 @@ def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return [key for key in keys if len({str(values.get(key)) for values in known}) > 1]
 
 
-def _weights(exemplars: Any) -> str:
+def _weights(exemplars: Any, class_names: Sequence[str] | None) -> str:
     classes = exemplars.y.unique().tolist()
     of_class = [exemplars[exemplars.y == c] for c in classes]
-    rows = [[str(c), str(len(z)), f"{float(z.weights.sum()):,.0f}"] for c, z in zip(classes, of_class, strict=True)]
+    rows = [
+        [name_of(c, class_names), str(len(z)), f"{float(z.weights.sum()):,.0f}"]
+        for c, z in zip(classes, of_class, strict=True)
+    ]
     return _table(["class", "exemplars", "examples that they stand for"], rows)
 
 

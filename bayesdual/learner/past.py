@@ -119,7 +119,7 @@ def joined_names(known: Sequence[str], benchmark: Any) -> tuple[str, ...]:
     Raises:
         ValueError: A class has another name in the benchmark.
     """
-    new = getattr(benchmark, "classes", None)
+    new = getattr(benchmark, "class_names", None)
     if not isinstance(new, list | tuple) or not all(isinstance(name, str) for name in new):
         return tuple(known)
     for label, (old, name) in enumerate(zip(known, new, strict=False)):

@@ -72,6 +72,8 @@ def test_each_experience_is_a_line_from_where_it_was_learned_and_the_mean_is_of_
 def test_the_memory_is_a_row_of_images_for_each_class_with_their_scores(channels):
     (axes,) = memory_figure(exemplars(channels)).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["4", "5"]
+    (named,) = memory_figure(exemplars(channels), [*"abcd", "cat"]).axes
+    assert [label.get_text() for label in named.get_yticklabels()] == ["cat", "5"], "a number where there is no name"
     assert [text.get_text() for text in axes.texts[:4]] == ["0", "0.1", "0.2", "0.3"]
     assert len(axes.texts) == 3 + 10, "the first ten of a class"
     canvas = axes.images[0].get_array()

@@ -853,6 +853,51 @@ MUTANTS: tuple[Mutant, ...] = (
         ("remove: curvature stays", "(h - theirs[name]).clamp_min(0)", "h"),
     ),
     *mutants(
+        "scenarios/cuts.py",
+        "tests/scenarios/test_arrays.py",
+        ("cuts: a test example is learned from", '"train": [rows[~is_test[rows]]', '"train": [rows'),
+        ("cuts: groups are torn apart", "if examples.groups is not None:\n        rows", "if False:\n        rows"),
+        (
+            "cuts: the earliest are for testing",
+            "rows[len(rows) - round(share * len(rows)) :]",
+            "rows[: round(share * len(rows))]",
+        ),
+    ),
+    *mutants(
+        "bayesdual/sklearn.py",
+        "tests/test_sklearn.py::test_each_partial_fit_is_an_experience_that_later_ones_do_not_wipe_out",
+        (
+            "sklearn: nothing is remembered",
+            "algorithm.end_experience(network, predict, data, self.n_experiences_, posterior)",
+            "pass",
+        ),
+    ),
+    *mutants(
+        "scenarios/scaling.py",
+        "tests/scenarios/test_arrays.py",
+        ("scaling: by all experiences", "mean, std = _moments(x[first])", "mean, std = _moments(x[learned])"),
+        ("scaling: silence in the first experience", "silent = ~constant & (std", "silent = constant & (std"),
+    ),
+    *mutants(
+        "scenarios/columns.py",
+        "tests/scenarios/test_table.py",
+        ("columns: what is missing is a category", "if any(map(is_missing, different)):", "if False:"),
+        (
+            "columns: text among numbers is a category",
+            "bool(different) and all(as_number",
+            "bool(different) and any(as_number",
+        ),
+    ),
+    *mutants(
+        "scenarios/folder.py",
+        "tests/scenarios/test_folder.py",
+        (
+            "folder: lazy is not",
+            "levels(pictures.stacked(first.tolist())",
+            "levels(pictures.stacked(range(len(files)))[first]",
+        ),
+    ),
+    *mutants(
         "bayesdual/posterior/kronecker.py",
         "tests/posterior/test_kronecker.py",
         ("Kronecker: positions add up in G", "@ delta.flatten(0, 1) / delta.shape[1]", "@ delta.flatten(0, 1)"),

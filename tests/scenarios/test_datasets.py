@@ -130,7 +130,7 @@ def test_fashion_mnist_is_found_where_debian_puts_it(tmp_path, no_network):
     assert no_network == [] and list(tmp_path.iterdir()) == []
     benchmark = scenarios.SplitFMNIST(root=tmp_path)
     assert [len(experience.tensors()) for experience in benchmark.train_stream] == [12000] * 5
-    assert benchmark.classes[9] == "Ankle boot"
+    assert benchmark.class_names[9] == "Ankle boot"
 
 
 # --------------------------------------------------------------------------------------- files of the formats
