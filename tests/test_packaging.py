@@ -85,7 +85,7 @@ def test_what_is_imported_is_declared(declared, folders):
     modules = imported(*folders)
     assert "torch" in modules and "avalanche" in modules
     known = (
-        declared["all"] | declared["ray"] | declared["transformers"]
+        declared["all"] | declared["lora"] | declared["ray"] | declared["transformers"]
         if folders == PACKAGES
         else set().union(*declared.values())
     )

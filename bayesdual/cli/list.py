@@ -32,8 +32,8 @@ def scenarios() -> Iterator[Line]:
 
 
 def networks() -> Iterator[Line]:
-    """The public classes of ``bayesdual.models``."""
-    for name, node in _public("bayesdual.models"):
+    """The public classes of ``bayesdual.models`` and ``bayesdual.lora``."""
+    for name, node in (*_public("bayesdual.models"), *_public("bayesdual.lora")):
         if isinstance(node, ast.ClassDef):
             yield name, sources.first_line(name)
 
