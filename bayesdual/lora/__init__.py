@@ -6,6 +6,7 @@ require("bayesdual.lora", "lora")
 
 from bayesdual.lora.classifier import LoRAClassifier
 from bayesdual.lora.folders import read_tokenizer
+from bayesdual.lora.pruning import prune_uncertain
 from bayesdual.lora.tokens import tokens
 
-__all__ = ["LoRAClassifier", "read_tokenizer", "tokens"]
+__all__ = ["LoRAClassifier", "prune_uncertain", "read_tokenizer", "tokens"]

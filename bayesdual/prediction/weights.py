@@ -35,10 +35,14 @@ class ByWeights:
         if posterior is None:
             raise ValueError("there is no posterior of the weights to sample: train by IVON, or predict by the mean.")
         model = _Predicting(module, predict, t)
-        first = next(iter(posterior.mean.values()))
-        generator = Generator(first.device).manual_seed(0)  # the same weights for each batch
-        draws = ({f"model.{n}": v for n, v in posterior.sample(generator).items()} for _ in range(self.samples))
-        return sum((functional_call(model, draw, (x,)).softmax(1) for draw in draws), x.new_zeros(())) / self.samples
+        generator = Generator(next(iter(posterior.mean.values())).device).manual_seed(0)  # as for every other batch
+        total: Tensor | None = None
+        for _ in range(self.samples):
+            draw = {f"model.{name}": value.to(x.device) for name, value in posterior.sample(generator).items()}
+            p = functional_call(model, draw, (x,)).softmax(1)
+            total = p if total is None else total + p
+        assert total is not None
+        return total / self.samples
 
 
 class _Predicting(nn.Module):

@@ -47,7 +47,9 @@ def test_only_adapter_and_head_are_learned_and_saved(network, encoder):
     optimizer = IVON(network.parameters(), lr=0.1, ess=10)
     assert Posterior.from_optimizer(network, optimizer).mean.keys() == set(names)
     before = AutoModel.from_pretrained(encoder).state_dict()
-    held = {n.replace("encoder.base_model.model.", "").replace("base_layer.", ""): b for n, b in network.named_buffers()}
+    held = {
+        n.replace("encoder.base_model.model.", "").replace("base_layer.", ""): b for n, b in network.named_buffers()
+    }
     assert all(torch.equal(before[name], value) for name, value in held.items() if name in before) and len(held) > 20
 
 
@@ -65,9 +67,7 @@ def test_function_variance_and_curvature_of_an_adapter_are_those_of_autograd(net
     for i in range(len(x)):
         for c in range(4):
             gradients = torch.autograd.grad(logits[i, c], list(params.values()), retain_graph=True)
-            expected[i, c] = sum(
-                (variance[n] * g.square()).sum() for n, g in zip(params, gradients, strict=True)
-            )
+            expected[i, c] = sum((variance[n] * g.square()).sum() for n, g in zip(params, gradients, strict=True))
     torch.testing.assert_close(v, expected, rtol=1e-4, atol=1e-4)
     assert exact_ggn_diagonal(network, x).keys() == params.keys()
 
@@ -132,5 +132,7 @@ def test_settings_and_inputs_that_do_not_fit_are_refused(network, encoder, x):
         network(torch.full((1, 3), 99))
     with pytest.raises(ValueError, match=r"takes token ids, whole numbers of shape \(N, L\), not torch.float32"):
         network(torch.ones(1, 3))
-    with pytest.raises(ValueError, match="length is 13, but the tokenizer adds 2 tokens to a text and its model takes 12"):
+    with pytest.raises(
+        ValueError, match="length is 13, but the tokenizer adds 2 tokens to a text and its model takes 12"
+    ):
         tokens(read_tokenizer(encoder), TEXTS, 13)

@@ -30,7 +30,10 @@ def test_the_files_are_read_as_they_are(root):
 
 
 def test_files_that_are_missing_or_damaged_are_one_sentence(tmp_path):
-    for read, sentence in ((clinc150, "no clinc150.json or data_full.json in"), (banking77, "no banking77_train.csv or")):
+    for read, sentence in (
+        (clinc150, "no clinc150.json or data_full.json in"),
+        (banking77, "no banking77_train.csv or"),
+    ):
         with pytest.raises(FileNotFoundError, match=f"{sentence} .*: put it there"):
             read(tmp_path)
     for content in ("{", '{"train": []}', '{"train": [["a", 3]], "test": [], "oos_test": []}', "[]"):
@@ -47,9 +50,16 @@ def test_experiences_hold_token_ids_of_their_intents(make, root, encoder):
     from bayesdual.lora import read_tokenizer
 
     benchmark = make(encoder, 2, length=8, root=root, validation=0.25)
-    tokenizer, texts = read_tokenizer(encoder), {"SplitCLINC150": clinc150, "SplitBANKING77": banking77}[make.__name__](root)
+    tokenizer, texts = (
+        read_tokenizer(encoder),
+        {"SplitCLINC150": clinc150, "SplitBANKING77": banking77}[make.__name__](root),
+    )
     assert benchmark.classes == INTENTS and benchmark.n_classes_per_exp == [2, 2]
-    for stream, source in ((benchmark.train_stream, texts.train), (benchmark.valid_stream, texts.train), (benchmark.test_stream, texts.test)):
+    for stream, source in (
+        (benchmark.train_stream, texts.train),
+        (benchmark.valid_stream, texts.train),
+        (benchmark.test_stream, texts.test),
+    ):
         for e, experience in enumerate(stream):
             data = experience.tensors()
             assert data.x.dtype == torch.int16 and data.x.shape[1] == 8 and not data.mean
