@@ -48,8 +48,8 @@ from bayesdual.stream import TensorData
 TEXTS, HELD_OUT, TEST, OUT_OF_SCOPE = 10, 4, 4, 200
 LAYERS, LENGTH, EPOCHS, BATCH = 4, 16, 2, 10
 EXPERIENCES, TUNED_ON = 15, 5
-BYTES, SAMPLES, PRUNED, SEEDS = 6000, 8, 0.1, 3
-ADAMW, OURS = (2e-3, 5e-3, 1e-2), (1.0, 2.0, 4.0)  # learning rates; factors of the rule's
+BYTES, SAMPLES, PRUNED, SEEDS = 3000, 8, 0.1, 3
+ADAMW, OURS = (2e-3, 5e-3, 1e-2), (0.5, 1.0, 2.0)  # learning rates; factors of the rule's
 ENCODER = "LORA_ENCODER"  # environment variable: the folder, which results do not depend on but for what is in it
 
 

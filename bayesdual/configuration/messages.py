@@ -129,8 +129,9 @@ def types_in(text: str) -> list[str]:
 
 def not_there(where: str, dotted: str, reason: str) -> str:
     """A dotted name that leads nowhere, with the closest one of its module, or with what its module needs."""
+    module, _, name = dotted.rpartition(".")
     try:
-        import_module(dotted.rpartition(".")[0])
+        getattr(import_module(module), name)
     except MissingExtra as error:
         return f"{where} is {dotted}: {error}"
     except Exception:  # whatever importing a stranger's module raises

@@ -1,12 +1,26 @@
-"""Texts: a Hugging Face encoder whose LoRA adapter is learned, by IVON with a posterior, from folders on disk alone."""
+"""Texts: a Hugging Face encoder whose LoRA adapter is learned, by IVON with a posterior, from folders on disk alone.
 
-from bayesdual.extras import require
+The names are imported when first asked for: transformers and PEFT, the extra ``lora``, take seconds.
+"""
 
-require("bayesdual.lora", "lora")
+from __future__ import annotations
 
-from bayesdual.lora.classifier import LoRAClassifier
-from bayesdual.lora.folders import read_tokenizer
-from bayesdual.lora.pruning import prune_uncertain
-from bayesdual.lora.tokens import tokens
+from typing import TYPE_CHECKING
+
+from bayesdual.lazy import attach
 
 __all__ = ["LoRAClassifier", "prune_uncertain", "read_tokenizer", "tokens"]
+
+if TYPE_CHECKING:
+    from bayesdual.lora.classifier import LoRAClassifier
+    from bayesdual.lora.folders import read_tokenizer
+    from bayesdual.lora.pruning import prune_uncertain
+    from bayesdual.lora.token_ids import tokens
+else:
+    _HOMES = {
+        "LoRAClassifier": "classifier",
+        "prune_uncertain": "pruning",
+        "read_tokenizer": "folders",
+        "tokens": "token_ids",
+    }
+    __getattr__, __dir__ = attach(__name__, _HOMES, dict.fromkeys(("classifier", "folders"), "lora"))
