@@ -88,7 +88,8 @@ def banking77(root: str | Path = "data") -> Texts:
                 parts.append([Text(row["text"], row["category"]) for row in csv.DictReader(file, strict=True)])
             except (csv.Error, KeyError, UnicodeDecodeError) as error:
                 raise ValueError(f"{path} is damaged, or not BANKING77 ({error}): replace it.") from None
-    return Texts("BANKING77", *parts)
+    train, test = parts
+    return Texts("BANKING77", train, test)
 
 
 def tokenised(texts: Texts, folder: str, length: int) -> RawDataset:

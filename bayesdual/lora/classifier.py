@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -144,7 +145,7 @@ class LoRAClassifier(nn.Module):
         with TemporaryDirectory(prefix="adapter-") as scratch:
             self.encoder.save_pretrained(scratch, save_embedding_layers=False)
             for name in (ADAPTER, CONFIG):
-                write_whole(folder / name, lambda path, name=name: shutil.copyfile(Path(scratch) / name, path))
+                write_whole(folder / name, partial(shutil.copyfile, Path(scratch) / name))
         write_tensors(folder / HEAD, self.head.state_dict(), {"format": FORMAT, "encoder": self._checksum})
 
     @classmethod
@@ -183,7 +184,7 @@ class LoRAClassifier(nn.Module):
 def _adapted(base: Any, folder: str, r: int, lora_alpha: float, target_modules: Sequence[str] | None) -> Any:
     layers = None if target_modules is None else list(target_modules)
     try:
-        return get_peft_model(base, LoraConfig(r=r, lora_alpha=lora_alpha, target_modules=layers))  # type: ignore[arg-type]
+        return get_peft_model(base, LoraConfig(r=r, lora_alpha=lora_alpha, target_modules=layers))
     except ValueError as error:
         linear = sorted({n.rpartition(".")[2] for n, m in base.named_modules() if isinstance(m, nn.Linear)})
         raise ValueError(

@@ -256,7 +256,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("weight samples: a sum", "return total / self.samples", "return total"),
     ),
     *mutants(
-        "bayesdual/scenarios/texts.py",
+        "scenarios/texts.py",
         "tests/scenarios/test_texts.py::test_the_files_are_read_as_they_are",
         ("texts: validation texts are learned from", '("train", "test", "oos_test")', '("val", "test", "oos_test")'),
     ),
