@@ -14,8 +14,9 @@ epochs in batches of 10; forward passes in bfloat16. The intents come in an orde
     one adapter a task   AdamW; a test text is given to all adapters, and the largest logit says what it is
 
 The rate of each method is that of its grid with the best NLL (joint) or accuracy (streams, of which the first 5
-experiences are learned) on 4 texts of each intent that are left out; then three seeds. Every run is appended to the
-results file, and none is made twice by the same code. ``--table`` runs nothing, and shows the last run of each kind.
+experiences are learned, with TUNING_BYTES) on 4 texts of each intent that are left out; then three seeds. Every run is
+appended to the results file, and none is made twice by the same code. ``--table`` runs nothing, and shows the last run
+of each kind.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ from torch import Tensor, nn
 
 from bayesdual.algorithm import BayesDual
 from bayesdual.comparison import Cell, Run, Store, made_by
-from bayesdual.ivon import IVON, IVONByRule
+from bayesdual.ivon import IVON
 from bayesdual.kprior import KroneckerPrior
+from bayesdual.lora import IVONForLoRA
 from bayesdual.measures import StreamMetric, ood_auroc
 from bayesdual.memory import IMPOSSIBLE, random_selection
 from bayesdual.models import evaluating
@@ -48,8 +50,8 @@ from bayesdual.stream import TensorData
 TEXTS, HELD_OUT, TEST, OUT_OF_SCOPE = 10, 4, 4, 200
 LAYERS, LENGTH, EPOCHS, BATCH = 4, 16, 2, 10
 EXPERIENCES, TUNED_ON = 15, 5
-BYTES, SAMPLES, PRUNED, SEEDS = 3000, 8, 0.1, 3
-ADAMW, OURS = (2e-3, 5e-3, 1e-2), (0.5, 1.0, 2.0)  # learning rates; factors of the rule's
+BYTES, TUNING_BYTES, SAMPLES, PRUNED, SEEDS = 6000, 3000, 8, 0.1, 3
+RATES = (2e-3, 5e-3, 1e-2)  # AdamW's, and the largest steps of IVON
 ENCODER = "LORA_ENCODER"  # environment variable: the folder, which results do not depend on but for what is in it
 
 
@@ -63,38 +65,34 @@ class Unmeasured(BayesDual):
         self.posterior = posterior
 
 
-def nothing() -> BayesDual:
+def nothing(memory_bytes: int) -> BayesDual:
     return Unmeasured(memory_size=0, weight_prior=None, condensation=None)
 
 
-def replay() -> BayesDual:
+def replay(memory_bytes: int) -> BayesDual:
     return Unmeasured(
-        memory_bytes=BYTES, replay_batch_size=BATCH, label_share=1.0, weight_prior=None, condensation=None,
+        memory_bytes=memory_bytes, replay_batch_size=BATCH, label_share=1.0, weight_prior=None, condensation=None,
         selection=random_selection,
     )  # fmt: skip
 
 
-def ours() -> BayesDual:
+def ours(memory_bytes: int) -> BayesDual:
     prior = KroneckerPrior(examples=200)
-    return Unmeasured(memory_bytes=BYTES, replay_batch_size=BATCH, weight_prior=prior, condensation=None)
+    return Unmeasured(memory_bytes=memory_bytes, replay_batch_size=BATCH, weight_prior=prior, condensation=None)
 
 
 @dataclass(frozen=True)
 class Method:
     """What is remembered, by which optimizer it is learned, and in how many experiences."""
 
-    algorithm: Callable[[], BayesDual]
+    algorithm: Callable[[int], BayesDual]
     ivon: bool
     experiences: int = EXPERIENCES
     apart: bool = False  # an adapter for each experience
 
-    @property
-    def grid(self) -> tuple[float, ...]:
-        return OURS if self.ivon else ADAMW
-
     def optimizer(self, network: nn.Module, rate: float, examples: int, steps: int) -> torch.optim.Optimizer:
         if self.ivon:
-            return IVONByRule(lr_factor=rate).make(network.parameters(), examples, steps)
+            return IVONForLoRA(rate).make(network.parameters(), examples, steps)
         return torch.optim.AdamW(network.parameters(), lr=rate)
 
 
@@ -257,7 +255,10 @@ def run(method: str, rate: float, seed: int, tuning: bool) -> dict[str, Any]:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     parts = experiences(raw, how, seed, tuning)
-    network, algorithm = make_network(raw.n_classes, torch.cat([raw.train_x, raw.test_x, outside])), how.algorithm()
+    network, algorithm = (
+        make_network(raw.n_classes, torch.cat([raw.train_x, raw.test_x, outside])),
+        how.algorithm(TUNING_BYTES if tuning else BYTES),
+    )
     n = len(parts[0][0])
     make = partial(how.optimizer, network, rate, n, EPOCHS * math.ceil(n / BATCH))
     start, fresh, optimizer = time.perf_counter(), network.state_dict(), make()
@@ -267,7 +268,7 @@ def run(method: str, rate: float, seed: int, tuning: bool) -> dict[str, Any]:
     for e, (train, test) in enumerate(parts):
         if how.apart:
             network.load_state_dict(fresh)
-            algorithm, optimizer = how.algorithm(), make()
+            algorithm, optimizer = how.algorithm(TUNING_BYTES if tuning else BYTES), make()
         own = torch.isin(torch.arange(raw.n_classes), train.y.unique()) if how.apart else None
         predict = partial(masked, network, own)
         learn(network, algorithm, optimizer, predict, train, e, generator)
@@ -335,9 +336,9 @@ def best(method: str, runs: dict[float, Run]) -> float:
 def chosen(find: Callable[[Cell], Run | None]) -> dict[str, tuple[float, list[Run]]]:
     """The rate of each method, and its runs; methods that were not tuned yet are left out."""
     rates: dict[str, float] = {}
-    for method, how in METHODS.items():
-        tuned = {rate: run for rate in how.grid if (run := find(cell(method, rate, 0, True)))}
-        if len(tuned) == len(how.grid):
+    for method in METHODS:
+        tuned = {rate: run for rate in RATES if (run := find(cell(method, rate, 0, True)))}
+        if len(tuned) == len(RATES):
             rates[method] = best(method, tuned)
     runs: dict[str, list[Run]] = {method: [] for method in rates}
     for seed in range(SEEDS):  # a seed of all methods before the next

@@ -32,9 +32,9 @@ def scenarios() -> Iterator[Line]:
 
 
 def networks() -> Iterator[Line]:
-    """The public classes of ``bayesdual.models`` and ``bayesdual.lora``."""
+    """The public modules of PyTorch in ``bayesdual.models`` and ``bayesdual.lora``."""
     for name, node in (*_public("bayesdual.models"), *_public("bayesdual.lora")):
-        if isinstance(node, ast.ClassDef) and not _is_protocol(node):
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).startswith("nn.") for base in node.bases):
             yield name, sources.first_line(name)
 
 
@@ -53,7 +53,7 @@ def priors() -> Iterator[Line]:
     """The public classes of ``bayesdual.kprior`` with a loss and an update, but for the protocol of them."""
     found: set[str] = set()
     for name, node in _public("bayesdual.kprior"):
-        if isinstance(node, ast.ClassDef) and not _is_protocol(node):
+        if isinstance(node, ast.ClassDef) and "Protocol" not in map(ast.unparse, node.bases):
             methods = {method.name for method in node.body if isinstance(method, ast.FunctionDef)}
             if {"loss", "update"} <= methods or found & set(map(ast.unparse, node.bases)):
                 found.add(node.name)
@@ -107,10 +107,6 @@ def main(argv: list[str]) -> None:
         lines = list(KINDS[argv[0]].lines())
     width = max(len(name) for name, _ in lines)
     print("\n".join(f"{name:<{width}}  {text}".rstrip() for name, text in lines))
-
-
-def _is_protocol(node: ast.ClassDef) -> bool:
-    return "Protocol" in map(ast.unparse, node.bases)
 
 
 def _public(package: str) -> Iterator[tuple[str, ast.stmt | None]]:
