@@ -4,9 +4,6 @@ import pytest
 
 from tests.texts import save_data, save_encoder
 
-pytest.importorskip("transformers")
-pytest.importorskip("peft")
-
 
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory):

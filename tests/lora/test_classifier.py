@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
 from peft import PeftModel
 from transformers import AutoModel
 

@@ -5,6 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
 from peft import PeftModel
 from transformers import AutoModel
 

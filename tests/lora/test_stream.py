@@ -5,6 +5,10 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 
 import pytest
+
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
 import torch
 from avalanche.models import IncrementalClassifier
 from lightning import Trainer, seed_everything

@@ -256,6 +256,12 @@ MUTANTS: tuple[Mutant, ...] = (
         ("weight samples: a sum", "return total / self.samples", "return total"),
     ),
     *mutants(
+        "bayesdual/lora/rule.py",
+        "tests/lora/test_rule.py",
+        ("IVON for LoRA: no bound on a step", "clip_radius=CLIP_RADIUS,", ""),
+        ("IVON for LoRA: noise of every weight counts", "if p.requires_grad)", ")"),
+    ),
+    *mutants(
         "scenarios/texts.py",
         "tests/scenarios/test_texts.py::test_the_files_are_read_as_they_are",
         ("texts: validation texts are learned from", '("train", "test", "oos_test")', '("val", "test", "oos_test")'),
