@@ -13,6 +13,7 @@ MODULES = {
     "sklearn": ("sklearn",),
     "onnx": ("onnx", "onnxscript"),
     "transformers": ("accelerate", "transformers"),
+    "lora": ("peft", "transformers"),
     "all": (*_LIGHTNING, *_AVALANCHE, *_COMMANDS),
 }
 """The modules that extras of ``pyproject.toml`` bring."""

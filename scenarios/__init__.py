@@ -24,6 +24,8 @@ SCENARIOS = {
     "from_arrays": "arrays",
     "from_folder": "folder",
     "from_table": "table",
+    "SplitBANKING77": "texts",
+    "SplitCLINC150": "texts",
 }
 _HOMES = {
     **SCENARIOS,
@@ -32,6 +34,7 @@ _HOMES = {
     ),
     **dict.fromkeys(("domain_benchmark", "permutations", "rotations_of"), "domain"),
     "split_benchmark": "split",
+    **dict.fromkeys(("Text", "Texts", "banking77", "clinc150", "tokenised"), "texts"),
 }
 
 __all__ = [
@@ -42,13 +45,19 @@ __all__ = [
     "RawDataset",
     "RotatedDigits",
     "RotatedMNIST",
+    "SplitBANKING77",
     "SplitCIFAR10",
     "SplitCIFAR100",
+    "SplitCLINC150",
     "SplitDigits",
     "SplitFMNIST",
     "SplitMNIST",
+    "Text",
+    "Texts",
+    "banking77",
     "cifar10",
     "cifar100",
+    "clinc150",
     "digits",
     "domain_benchmark",
     "fashion_mnist",
@@ -60,6 +69,7 @@ __all__ = [
     "rotations_of",
     "split_benchmark",
     "stratified_split",
+    "tokenised",
 ]
 
 if TYPE_CHECKING:
@@ -93,6 +103,7 @@ if TYPE_CHECKING:
         split_benchmark,
     )
     from bayesdual.scenarios.table import from_table
+    from bayesdual.scenarios.texts import SplitBANKING77, SplitCLINC150, Text, Texts, banking77, clinc150, tokenised
 else:
-    _IN_AVALANCHE = ("arrays", "domain", "folder", "split", "table")
+    _IN_AVALANCHE = ("arrays", "domain", "folder", "split", "table", "texts")
     __getattr__, __dir__ = attach(__name__, _HOMES, dict.fromkeys(_IN_AVALANCHE, "avalanche"))

@@ -61,7 +61,8 @@ class Learner(LightningModule):
         lr_end: Learning rate at the end of each experience, as a share of that at its beginning; it falls linearly.
         prediction: By what classes are predicted in every evaluation: the ``mean`` of the weights, the average over
             ``samples`` of the last layer's, or, in one pass, the variance of the logits that is due to it
-            (``linearised``).
+            (``linearised``); or the average over ``weight_samples`` of all weights, by the posterior that IVON has
+            learned, a forward pass each.
         samples: Number of samples.
     """
 
@@ -82,7 +83,9 @@ class Learner(LightningModule):
         self.lr_end = lr_end
         self.history = History()
         self._by_mean, self._prediction = prediction_by("mean"), prediction_by(prediction, samples)
-        self._uses_posterior = prediction != "mean"
+        self._uses_posterior = prediction in ("samples", "linearised")  # of all data, of the last layer
+        self._uses_ivons = prediction == "weight_samples"
+        self._ivons: Posterior | None = None  # its posterior, at the weights that are evaluated
         self._make_optimizer = IVONByRule() if optimizer is None else optimizer
         self._inputs: Inputs | None = None  # as they were learned
         self._learned: StreamDataModule | None = None  # the stream of the last fit
@@ -124,7 +127,13 @@ class Learner(LightningModule):
             ValueError: The prediction needs a posterior that there is not.
         """
         predict = self._by_mean if self.trainer.sanity_checking else self._prediction
-        return predict(self.network, self, self.algorithm.posterior, x, t)
+        posterior = self._ivons_posterior() if self._uses_ivons else self.algorithm.posterior
+        return predict(self.network, self, posterior, x, t)
+
+    def _ivons_posterior(self) -> Posterior | None:
+        if self._ivons is None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._ivons = self.posterior()
+        return self._ivons
 
     def configure_optimizers(self) -> Optimizer:
         params, make = self.network.parameters(), self._make_optimizer
@@ -217,6 +226,11 @@ class Learner(LightningModule):
                 "StreamDataModule.after says that this stream comes after what a checkpoint has learned: give "
                 "Trainer.fit its ckpt_path."
             )
+        if self._uses_ivons and self.posterior() is None:
+            raise ValueError(
+                "model.prediction is weight_samples, which needs the posterior that IVON learns: give model.optimizer "
+                "bayesdual.ivon.IVONByRule, or model.prediction mean."
+            )
         self._learned = self.stream
         arrange(self.trainer, self.stream, self._epochs_counted)
         self.history.start("total")
@@ -234,6 +248,7 @@ class Learner(LightningModule):
         self.algorithm.begin_experience(
             self.stream.train_data(), self.device, self.trainer.global_rank, self.trainer.world_size
         )
+        self._ivons = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         done = (self.stream.epoch + batch_idx / self.trainer.num_training_batches) / self.stream.epochs
@@ -396,6 +411,8 @@ class Learner(LightningModule):
         if tasks is not None and self.task_mask is not None:
             tensors["task_mask"] = self.task_mask  # which holds what was known
         refuse_other_network(self.state_dict(), tensors, widened and f"network.{widened}")
+        if self._uses_ivons and not fitting:
+            self._ivons = Posterior.in_checkpoint(checkpoint, self.network)
         self.algorithm.load_state_dict(state["algorithm"])
         self.history.load_state_dict(state["history"])
         self._random_state = state["random_state"]
