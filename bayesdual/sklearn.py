@@ -49,6 +49,11 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):
         n_experiences_: How many have been learned.
     """
 
+    classes_: np.ndarray
+    network_: nn.Module
+    algorithm_: BayesDual
+    n_experiences_: int
+
     def __init__(
         self,
         memory_size: int = 200,
@@ -79,7 +84,8 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: An argument is out of its range, or there is one class only.
         """
-        vars(self).pop("classes_", None)
+        if hasattr(self, "classes_"):
+            del self.classes_
         return self._learn(X, y, None)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> ContinualClassifier:

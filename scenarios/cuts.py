@@ -120,7 +120,7 @@ def _check(examples: Examples, how: Cut) -> None:
     if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
         raise ValueError(f"n_experiences is a whole number of at least 1, not {n!r}.")
     if len(examples.class_names) < 2:
-        raise ValueError(f"{name} has one class, {examples.class_names[0]!r}: there is nothing to tell apart.")
+        raise ValueError(f"{name} has one class, {_few(examples.class_names)!r}: there is nothing to tell apart.")
     learned = examples.y if examples.for_test is None else examples.y[~examples.for_test]
     counts = np.bincount(learned, minlength=len(examples.class_names))
     if examples.for_test is None and counts.min() == 1:

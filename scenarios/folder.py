@@ -77,7 +77,10 @@ class Pictures:
                 image = image.convert(self.mode)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(f"{self.files[i]} cannot be read as a picture ({error}): replace it.") from None
-        return image if self.size is None else image.resize(self.size[::-1], Image.Resampling.BILINEAR)
+        if self.size is None:
+            return image
+        height, width = self.size
+        return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 @dataclass(frozen=True, eq=False)
