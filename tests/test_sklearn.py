@@ -28,7 +28,7 @@ def digits():
 def learned(digits, **settings):
     x, y, *_ = digits
     classes = np.unique(y)
-    model = ContinualClassifier(100, hidden=(64,), epochs=8, random_state=0, **settings)
+    model = ContinualClassifier(100, hidden=(32,), epochs=6, random_state=0, **settings)
     for pair in classes.reshape(5, 2):
         rows = np.isin(y, pair)
         model.partial_fit(x[rows], y[rows], classes)
