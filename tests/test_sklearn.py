@@ -28,7 +28,7 @@ def digits():
 def learned(digits, **settings):
     x, y, *_ = digits
     classes = np.unique(y)
-    model = ContinualClassifier(100, hidden=(32,), epochs=6, random_state=0, **settings)
+    model = ContinualClassifier(100, hidden=(64,), epochs=8, random_state=0, **settings)
     for pair in classes.reshape(5, 2):
         rows = np.isin(y, pair)
         model.partial_fit(x[rows], y[rows], classes)
@@ -39,7 +39,7 @@ def test_each_partial_fit_is_an_experience_that_later_ones_do_not_wipe_out(digit
     model = learned(digits)
     forgetful = learned(digits, algorithm=lambda size: BayesDual(0, weight_prior=None)).score(*digits[2:])
     accuracy = model.score(*digits[2:])
-    assert accuracy > 0.8 and forgetful < 0.5
+    assert accuracy > 0.7 and forgetful < 0.4
     assert model.n_experiences_ == 5 and len(model.algorithm_.memory) == 100
     again = pickle.loads(pickle.dumps(model))
     assert np.array_equal(again.predict_proba(digits[2]), model.predict_proba(digits[2]))
