@@ -129,6 +129,8 @@ MISSING = {
     "from bayesdual.measures import StreamMetric": NEEDS_LIGHTNING,
     "from bayesdual.scenarios import SplitDigits": NEEDS_AVALANCHE,
     "from bayesdual.scenarios import digits; digits()": NEEDS_AVALANCHE,
+    "from bayesdual.scenarios import from_table": NEEDS_AVALANCHE,
+    "from bayesdual.sklearn import ContinualClassifier": "pip install 'bayesdual[sklearn]'.",
     "from bayesdual.strategies import BayesDualPlugin": NEEDS_AVALANCHE,
     "from bayesdual.conformal import ConformalRegressor": "pip install 'bayesdual[sklearn]'.",
     "from bayesdual.conformal import BinnedRegression": NEEDS_LIGHTNING,

@@ -39,7 +39,7 @@ def test_each_partial_fit_is_an_experience_that_later_ones_do_not_wipe_out(digit
     model = learned(digits)
     forgetful = learned(digits, algorithm=lambda size: BayesDual(0, weight_prior=None)).score(*digits[2:])
     accuracy = model.score(*digits[2:])
-    assert accuracy > 0.8 and forgetful < 0.5
+    assert accuracy > 0.7 and forgetful < 0.4
     assert model.n_experiences_ == 5 and len(model.algorithm_.memory) == 100
     again = pickle.loads(pickle.dumps(model))
     assert np.array_equal(again.predict_proba(digits[2]), model.predict_proba(digits[2]))
