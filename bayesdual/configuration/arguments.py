@@ -25,7 +25,7 @@ RUN_COMMANDS = {
     "fit": "Learn a stream of experiences, and evaluate after each.",
     "validate": "Evaluate a checkpoint on the validation stream.",
     "test": "Evaluate a checkpoint on the test stream.",
-    "predict": "Write predictions to a CSV file: a checkpoint's on the test stream, or a RUN's of --input DATA.",
+    "predict": "Write predictions to CSV: of the test stream, or with RUN of --input DATA.",
 }
 COMMANDS = {
     **RUN_COMMANDS,

@@ -34,12 +34,17 @@ def widen_as_saved(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         network: The network.
         tensors: What was saved, by the names of its parameters.
     """
-    for name, layer in network.named_modules():
-        saved = tensors.get(f"{name}.weight" if name else "weight")
-        if not isinstance(layer, nn.Linear) or saved is None or saved.dim() != 2:
-            continue
-        if len(saved) > layer.out_features and saved.shape[1] == layer.in_features:
-            widen(layer, len(saved))
+    other = {
+        n.rpartition(".")[0] for n, v in network.state_dict().items() if n in tensors and tensors[n].shape != v.shape
+    }
+    if len(other) != 1:
+        return  # it has not grown, or is another network
+    name = other.pop()
+    layer, saved = network.get_submodule(name), tensors.get(f"{name}.weight" if name else "weight")
+    if not isinstance(layer, nn.Linear) or saved is None or saved.shape[1:] != layer.weight.shape[1:]:
+        return
+    if len(saved) > layer.out_features:
+        widen(layer, len(saved))
 
 
 def of_network(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -511,7 +511,7 @@ def test_a_file_that_is_no_text_and_a_bad_value_in_a_file_alone(here):
 
 
 def test_what_is_missing_is_named(here):
-    assert "choose fit, validate, test, predict" in refused("learn", "--config", "tiny.yaml")
+    assert "choose fit, validate, test, predict" in refused("study", "--config", "tiny.yaml")
     assert "choose fit, validate, test, predict" in refused()
     assert "no value for model.network" in refused("fit")
     assert "--config needs a value." in refused("fit", "--config")

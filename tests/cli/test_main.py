@@ -24,7 +24,7 @@ def call(*argv):
     return status, out.getvalue(), err.getvalue()
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["--version"], [], ["learn"], ["list", "baselines"]])
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], [], ["study"], ["list", "baselines"]])
 def test_what_prints_a_text_is_quick_and_loads_nothing_heavy(argv):
     script = (
         "import sys, time; from bayesdual.__main__ import main; main(sys.argv[1:]);"
@@ -38,7 +38,7 @@ def test_what_prints_a_text_is_quick_and_loads_nothing_heavy(argv):
 def test_help_names_every_command():
     status, out, _ = call("--help")
     assert status == 0 and call("-h")[1] == out
-    for command in ("fit", "validate", "test", "predict", "compare", "merge", "list"):
+    for command in ("fit", "validate", "test", "predict", "learn", "compare", "merge", "export", "list"):
         assert f"\n  {command} " in out
     assert all(len(line) <= 100 for line in out.splitlines())
 
@@ -49,8 +49,8 @@ def test_the_version_has_the_digest_of_the_code():
 
 def test_a_command_that_is_not_there_is_refused_with_the_one_that_was_meant():
     assert call("fitt")[::2] == (2, "bayesdual: 'fitt' is not a command; did you mean fit?\n")
-    status, _, err = call("learn")
-    assert status == 2 and err.startswith("bayesdual: 'learn' is not a command: choose fit, validate, test, predict")
+    status, _, err = call("study")
+    assert status == 2 and err.startswith("bayesdual: 'study' is not a command: choose fit, validate, test, predict")
 
 
 def listed(kind):
