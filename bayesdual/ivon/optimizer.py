@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bayesdual.ivon.checks import (
@@ -36,6 +36,9 @@ from bayesdual.ivon.threads import for_each
 from bayesdual.ivon.update import How, update_
 from bayesdual.rounding import at_least_single, unrounded
 from bayesdual.tensors import grow_into_
+
+if TYPE_CHECKING:
+    from bayesdual.ivon.suggest import Suggestion
 
 COMMON = ("mc_samples", "hess_approx", "max_norm", "noise")  # settings that all groups share
 
@@ -139,6 +142,38 @@ class IVON(Optimizer):
                 **{name: getattr(self, name) for name in COMMON},
             },
         )
+
+    @staticmethod
+    def suggest(
+        model: nn.Module,
+        loss: Callable[[nn.Module, Any], Tensor],
+        loader: Iterable[Any],
+        steps: int,
+        *,
+        examples: int | None = None,
+    ) -> Suggestion:
+        """Settings to begin with, measured: ``IVON(model.parameters(), **IVON.suggest(model, loss, loader, steps))``.
+
+        The curvature of the loss is measured on 16 batches, and the learning rate by up to 120 steps in which it rises;
+        ``bayesdual/ivon/suggest.py`` has the rule. It is for training whose learning rate falls to 0.
+
+        Args:
+            model: The network before training. Afterwards it is as it was, with all random generators.
+            loss: ``loss(model, batch)``, the mean over the batch.
+            loader: Batches, as ``loss`` takes them.
+            steps: How many steps the training has.
+            examples: Number of training examples; that of ``loader.dataset`` if None.
+
+        Returns:
+            ``lr``, ``ess``, ``hess_init``, ``max_norm`` and ``betas``.
+
+        Raises:
+            ValueError: The loader is empty or does not say its size, the loss is no number or falls at no learning
+                rate, or there is nothing to learn.
+        """
+        from bayesdual.ivon.suggest import suggest  # which makes an IVON
+
+        return suggest(model, loss, loader, steps, examples=examples)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group, as every optimizer does.

@@ -1,8 +1,15 @@
-"""IVON's settings for a stream, from the size of what is learned: a rule instead of a search.
+"""IVON's settings from the size of what is learned, or from a measurement: a rule instead of a search.
 
-With P parameters, and for each experience N examples and S steps, over which the learning rate falls to 0,
+For N examples and S steps, over which the learning rate falls to 0,
 
-    lr = min(2400 / sqrt(S P), 3/4),     ess = N,     hess_init = P / (45 N),     max_norm = 3
+    lr = min(reach / sqrt(S size), largest),     ess = N,     hess_init = size / (share N),     max_norm = 3
+
+For a stream, whose later experiences nobody knows, it takes the number of parameters P for the size, and N and S of an
+experience:
+
+    lr = min(2400 / sqrt(S P), 3/4),     hess_init = P / (45 N)
+
+For data that are there ``suggest.py`` measures what is to be put in.
 
 Where it comes from. In so few steps the Hessian hardly leaves hess_init, so that a step is one of gradient descent
 with momentum, at weights perturbed by noise of variance 1 / (ess hess_init).
@@ -25,7 +32,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from bayesdual.ivon.optimizer import IVON
 
@@ -45,8 +52,31 @@ class IVONSettings(TypedDict):
     max_norm: float
 
 
+class Scales(NamedTuple):
+    """What the rule needs to know of a problem: its size, and how learning rate and noise go with it.
+
+    With 1 for the size, ``reach`` is the learning rate of a single step, and 1 / ``share`` the precision of the noise.
+    """
+
+    size: float
+    reach: float
+    largest: float
+    share: float
+    max_norm: float = MAX_NORM
+
+
+def settings_at(scales: Scales, examples: float, steps: float) -> IVONSettings:
+    """The rule above."""
+    return {
+        "lr": min(scales.reach / math.sqrt(steps * scales.size), scales.largest),
+        "ess": float(examples),
+        "hess_init": scales.size / (scales.share * examples),
+        "max_norm": scales.max_norm,
+    }
+
+
 def ivon_settings(parameters: int, examples: float, steps: float) -> IVONSettings:
-    """The rule above.
+    """The rule above, guessing from the number of parameters.
 
     Args:
         parameters: Number of parameters P that are learned.
@@ -62,12 +92,7 @@ def ivon_settings(parameters: int, examples: float, steps: float) -> IVONSetting
     for name, value in (("parameters", parameters), ("examples", examples), ("steps", steps)):
         if value <= 0:
             raise ValueError(f"{name} is {value}: the rule for IVON's settings needs a positive number.")
-    return {
-        "lr": min(LR / math.sqrt(steps * parameters), LARGEST_LR),
-        "ess": float(examples),
-        "hess_init": parameters / (SHARE * examples),
-        "max_norm": MAX_NORM,
-    }
+    return settings_at(Scales(parameters, LR, LARGEST_LR, SHARE), examples, steps)
 
 
 class IVONByRule:

@@ -168,14 +168,29 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "bayesdual/ivon/rule.py",
         "tests/ivon/test_rule.py",
-        ("rule: learning rate without a root", "LR / math.sqrt(steps * parameters)", "LR / (steps * parameters)"),
+        ("rule: learning rate without a root", "math.sqrt(steps * scales.size)", "steps * scales.size"),
         (
             "rule: learning rate without its upper bound",
-            "min(LR / math.sqrt(steps * parameters), LARGEST_LR)",
-            "LR / math.sqrt(steps * parameters)",
+            "min(scales.reach / math.sqrt(steps * scales.size), scales.largest)",
+            "scales.reach / math.sqrt(steps * scales.size)",
         ),
-        ("rule: Hessian of all parameters and not of one", "parameters / (SHARE * examples)", "parameters / SHARE"),
+        (
+            "rule: Hessian of all examples and not of one",
+            "scales.size / (scales.share * examples)",
+            "scales.size / scales.share",
+        ),
         ("rule: convolutions at the whole rate", "CONVOLUTIONS = 0.5", "CONVOLUTIONS = 1.0"),
+    ),
+    *mutants(
+        "bayesdual/ivon/suggest.py",
+        "tests/ivon/test_suggest.py",
+        ("suggest: parameters stay where the sweep has left them", "t.copy_(tensors[name])", "pass"),
+        (
+            "suggest: the noise of batches for that of examples",
+            "trace = batch * max(spread, 0.0)",
+            "trace = max(spread, 0.0)",
+        ),
+        ("suggest: the rate goes on rising with the length of training", "REACH * turn * math.sqrt(size)", "math.inf"),
     ),
     *mutants(
         "bayesdual/kprior/terms.py",
