@@ -113,8 +113,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/posterior/test_gaussian.py::test_of_an_untrained_network_is_the_start",
         (
             "IVON: the posterior of a head that grew begins at 0",
-            'get("hess"), group["hess_init"])',
-            'get("hess"), 0.0)',
+            '.get("hess")), group["hess_init"])',
+            '.get("hess")), 0.0)',
         ),
     ),
     *mutants(
