@@ -112,6 +112,22 @@ GOOD: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+def check_common(mc_samples: int, max_norm: float, hess_approx: str, noise: str) -> None:
+    """Checks the settings that all groups share.
+
+    Raises:
+        ValueError: One is out of its range.
+    """
+    if mc_samples < 1:
+        raise ValueError(f"mc_samples is {mc_samples}: give at least 1.")
+    if not max_norm > 0:
+        raise ValueError(f"max_norm is {max_norm}: give a positive number.")
+    if hess_approx not in ("price", "gradsq"):
+        raise ValueError(f'hess_approx is {hess_approx!r}: give "price" or "gradsq".')
+    if noise not in ("shared", "independent"):
+        raise ValueError(f'noise is {noise!r}: give "shared" or "independent".')
+
+
 def check_settings(group: Mapping[str, Any]) -> None:
     """Checks the settings of a parameter group.
 

@@ -7,7 +7,6 @@ over processes act on it as they do with any optimizer.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from copy import deepcopy
@@ -22,6 +21,7 @@ from torch.optim import Optimizer
 from bayesdual.ivon.checks import (
     ADDED_BY_CLOSURE,
     OUTSIDE,
+    check_common,
     check_params,
     check_settings,
     refuse_words,
@@ -30,12 +30,9 @@ from bayesdual.ivon.checks import (
 from bayesdual.ivon.keys import Keys
 from bayesdual.ivon.layout import trainable
 from bayesdual.ivon.samples import Samples
-from bayesdual.ivon.shards import local, part_of, shared_out_as
-from bayesdual.ivon.states import check_fits, copied, noise_of, restore_type
+from bayesdual.ivon.states import check_fits, copied, mean_of, noise_of, precision_of, restore_type, warn_of_others
 from bayesdual.ivon.threads import for_each
 from bayesdual.ivon.update import How, update_
-from bayesdual.rounding import at_least_single, unrounded
-from bayesdual.tensors import grow_into_
 
 if TYPE_CHECKING:
     from bayesdual.ivon.suggest import Suggestion
@@ -113,14 +110,7 @@ class IVON(Optimizer):
         **others: object,
     ) -> None:
         refuse_words(others)
-        if mc_samples < 1:
-            raise ValueError(f"mc_samples is {mc_samples}: give at least 1.")
-        if not max_norm > 0:
-            raise ValueError(f"max_norm is {max_norm}: give a positive number.")
-        if hess_approx not in ("price", "gradsq"):
-            raise ValueError(f'hess_approx is {hess_approx!r}: give "price" or "gradsq".')
-        if noise not in ("shared", "independent"):
-            raise ValueError(f'noise is {noise!r}: give "shared" or "independent".')
+        check_common(mc_samples, max_norm, hess_approx, noise)
         self.mc_samples = mc_samples
         self.max_norm = max_norm
         self.hess_approx = hess_approx
@@ -204,12 +194,7 @@ class IVON(Optimizer):
             RuntimeError: The parameters hold a sample, so they are not the mean that belongs to it.
         """
         self._samples.require_mean("asking for the posterior")
-        precisions = {}
-        for group, p in trainable(self.param_groups):
-            like = torch.empty_like(local(p.detach()), dtype=at_least_single(p.dtype))
-            hess = grow_into_(like, part_of(p, self.state.get(p, {}).get("hess")), group["hess_init"])
-            precisions[p] = shared_out_as(p, group["ess"] * (hess + group["weight_decay"]))
-        return precisions
+        return {p: precision_of(p, self.state.get(p, {}), group) for group, p in trainable(self.param_groups)}
 
     def means(self) -> dict[Tensor, Tensor]:
         """The posterior mean of each trainable parameter; in float32 where the parameter has it rounded to 16 bits.
@@ -218,11 +203,7 @@ class IVON(Optimizer):
             RuntimeError: The parameters hold a sample.
         """
         self._samples.require_mean("asking for the posterior")
-        means = {}
-        for _, p in trainable(self.param_groups):
-            mean = unrounded(local(p.detach()), part_of(p, self.state.get(p, {}).get("mean")))
-            means[p] = shared_out_as(p, mean)
-        return means
+        return {p: mean_of(p, self.state.get(p, {})) for _, p in trainable(self.param_groups)}
 
     # -- samples
 
@@ -374,12 +355,7 @@ class IVON(Optimizer):
         groups = [{k: v for k, v in group.items() if k not in ours_alone} for group in state_dict["param_groups"]]
         super().load_state_dict({"state": copied(state_dict["state"]), "param_groups": deepcopy(groups)})
         restore_type(self.state, state_dict, self.param_groups)
-        for name in COMMON:
-            if shared.get(name, getattr(self, name)) != getattr(self, name):
-                warnings.warn(
-                    f"IVON was saved with {name}={shared[name]!r}, and goes on with {getattr(self, name)!r}.",
-                    stacklevel=2,
-                )
+        warn_of_others(shared, {name: getattr(self, name) for name in COMMON})
         keys = self._samples.keys
         keys.seed, keys.draws, keys.predictions = noise["seed"], noise["draws"], noise.get("predictions", 0)
 

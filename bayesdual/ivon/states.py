@@ -1,16 +1,31 @@
-"""What IVON saved, before and after PyTorch's optimizers load it."""
+"""What IVON keeps of its parameters: what it says of the posterior, and what was saved of it."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bayesdual.ivon.blocks import Groups, States
 from bayesdual.ivon.checks import name_of
-from bayesdual.rounding import HALVES, at_least_single
-from bayesdual.tensors import fits
+from bayesdual.ivon.shards import local, part_of, shared_out_as
+from bayesdual.rounding import HALVES, at_least_single, unrounded
+from bayesdual.tensors import fits, grow_into_
+
+
+def precision_of(p: Tensor, state: Mapping[str, Any], group: Mapping[str, Any]) -> Tensor:
+    """The posterior precision N (h + d) of a parameter; what is new of it has its group's ``hess_init``."""
+    like = torch.empty_like(local(p.detach()), dtype=at_least_single(p.dtype))
+    hess = grow_into_(like, part_of(p, state.get("hess")), group["hess_init"])
+    return shared_out_as(p, group["ess"] * (hess + group["weight_decay"]))
+
+
+def mean_of(p: Tensor, state: Mapping[str, Any]) -> Tensor:
+    """The posterior mean of a parameter, while this holds it."""
+    return shared_out_as(p, unrounded(local(p.detach()), part_of(p, state.get("mean"))))
 
 
 def noise_of(saved: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -57,6 +72,13 @@ def restore_type(states: States, saved: Mapping[str, Any], groups: Groups) -> No
         if p.dtype in HALVES:
             tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
             states[p] |= {n: t.to(p.device, at_least_single(p.dtype), copy=True) for n, t in tensors.items()}
+
+
+def warn_of_others(saved: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Warns of settings that all groups share, and that were saved with other values."""
+    for name, value in ours.items():
+        if saved.get(name, value) != value:
+            warnings.warn(f"IVON was saved with {name}={saved[name]!r}, and goes on with {value!r}.", stacklevel=3)
 
 
 def _pairs(saved: Mapping[str, Any], groups: Groups) -> Iterator[tuple[Tensor, Mapping[str, Any]]]:

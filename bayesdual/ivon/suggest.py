@@ -174,7 +174,7 @@ def finite(value: Tensor) -> Tensor:
         ValueError: It is infinite or not a number.
     """
     if not bool(value.isfinite()):
-        raise ValueError(f"the loss of a batch is {float(value)} before training: look for the cause in the data.")
+        raise ValueError(f"the loss of a batch is {value.item()} before training: look for the cause in the data.")
     return value
 
 
@@ -223,7 +223,7 @@ def as_it_was(model: nn.Module, loader: Iterable[Any]) -> Iterator[None]:
         with kept_random_state():
             yield
     finally:
-        if state is not None:
+        if generator is not None and state is not None:
             generator.set_state(state)
         for module, mode in modes:
             module.training = mode

@@ -109,16 +109,16 @@ MUTANTS: tuple[Mutant, ...] = (
         ("IVON: the same noise in every step", "self.draws += world_size if independent else 1", "self.draws += 0"),
     ),
     *mutants(
-        "bayesdual/ivon/optimizer.py",
+        "bayesdual/ivon/states.py",
         "tests/posterior/test_gaussian.py::test_of_an_untrained_network_is_the_start",
         (
             "IVON: the posterior of a head that grew begins at 0",
-            '.get("hess")), group["hess_init"])',
-            '.get("hess")), 0.0)',
+            'state.get("hess")), group["hess_init"])',
+            'state.get("hess")), 0.0)',
         ),
     ),
     *mutants(
-        "bayesdual/ivon/optimizer.py",
+        "bayesdual/ivon/states.py",
         "tests/posterior/test_gaussian.py::test_comes_from_an_optimizer",
         (
             "IVON: precision without weight decay",
