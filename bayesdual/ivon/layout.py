@@ -142,8 +142,9 @@ class Layout:
 
     def gather_again(self) -> None:
         """Lets modules that have gathered their parameters from all processes forget them: they have changed."""
-        for module in self._modules:
-            module.reshard()
+        for module in (known() for known in self._modules):
+            if module is not None:
+                module.reshard()
 
     def follow(self) -> None:
         """Copies what stands in the blocks into parameters that have got new storage."""

@@ -11,6 +11,7 @@ import gc
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import ref
 
 import torch
 import torch.distributed as dist
@@ -24,8 +25,10 @@ def is_shared_out(tensor: Tensor) -> bool:
 
 def local(tensor: Any) -> Tensor:
     """What of a tensor is here."""
+    if not is_shared_out(tensor):
+        return tensor
     with torch.no_grad():
-        return tensor.to_local() if is_shared_out(tensor) else tensor
+        return tensor.to_local()
 
 
 def shared_out_as(p: Any, part: Tensor) -> Tensor:
@@ -92,8 +95,8 @@ def over_shards(length: Callable[[Sequence[Tensor]], float], grads: dict[Tensor,
     return math.hypot(*lengths)
 
 
-def modules_that_gather() -> list[Any]:
-    """The FSDP modules of this process: parameters do not know theirs."""
+def modules_that_gather() -> list[ref[Any]]:
+    """The FSDP modules of this process: parameters do not know theirs, and those of others do no harm."""
     from torch.distributed.fsdp import FSDPModule
 
-    return [o for o in gc.get_objects() if issubclass(type(o), FSDPModule)]
+    return [ref(o) for o in gc.get_objects() if issubclass(type(o), FSDPModule)]
