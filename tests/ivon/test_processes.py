@@ -1,12 +1,7 @@
 """IVON in two processes, with DistributedDataParallel over gloo."""
 
-import os
-import socket
-import warnings
-
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.debugging_hooks import noop_hook
 from torch.nn.parallel import DistributedDataParallel
@@ -120,14 +115,8 @@ def in_lightning(rank, noise, accumulated, directory):
     return result(module.network, trainer.optimizers[0])
 
 
-def work(rank, port, directory):
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test",
-    }  # fmt: skip
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def work(rank, directory):
+    """What one of two processes does."""
     results = {"misused": misused(rank)}
     for noise in ("shared", "independent"):
         for approx in ("price", "gradsq"):
@@ -135,19 +124,12 @@ def work(rank, port, directory):
                 results[noise, approx, accumulated] = in_two_processes(rank, noise, accumulated, hess_approx=approx)
         for accumulated in ACCUMULATED:
             results[noise, "lightning", accumulated] = in_lightning(rank, noise, accumulated, directory)
-    torch.save(results, f"{directory}/{rank}.pt")
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    return results
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(work, (port, str(directory)), nprocs=2)
-    return [torch.load(directory / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+@pytest.fixture
+def results(two_processes):
+    return [found["processes"] for found in two_processes]
 
 
 @pytest.mark.parametrize("accumulated", ACCUMULATED)

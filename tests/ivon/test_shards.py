@@ -1,9 +1,5 @@
 """IVON with parameters that two processes share out by ``fully_shard`` (FSDP2), over gloo."""
 
-import os
-import socket
-import warnings
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -130,29 +126,21 @@ def refusals():
     return messages
 
 
-def work(rank, port, directory):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
+def work(rank, directory):
+    """What one of two processes does."""
+    rows, room = slice(4 * rank, 4 * rank + 4), layout.CPU_BLOCK
     layout.CPU_BLOCK = ROOM
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    rows = slice(4 * rank, 4 * rank + 4)
     results = {"refused": refusals(), "hooks": by_hooks(rows), "checkpoint": checkpoint(directory)}
     for way in WAYS:
         model, optimizer = sharded(way)
         results[way] = (*learn(model, optimizer, rows, way), result(model, optimizer))
-    torch.save(results, f"{directory}/{rank}.pt")
-    dist.destroy_process_group()
+    layout.CPU_BLOCK = room
+    return results
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("shards")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(work, (port, str(directory)), nprocs=2)
-    return [torch.load(directory / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+@pytest.fixture
+def results(two_processes):
+    return [found["shards"] for found in two_processes]
 
 
 def assert_close(ours, expected, tolerance):
