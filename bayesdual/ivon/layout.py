@@ -77,8 +77,8 @@ class Layout:
         self.places: list[_Place] = []
         self.blocks: list[Block] = []
         self.buffers: dict[Tensor, Tensor] = {}
-        self.is_shared_out = any(is_shared_out(p) for _, p in params)
-        self._modules = modules_that_gather() if self.is_shared_out else []
+        self._modules = modules_that_gather() if any(is_shared_out(p) for _, p in params) else []
+        self._overwritten: dict[Tensor, Tensor] = {}  # means of parameters that are shared out, while another is shown
         self._count = 0  # of blocks, with those of which nothing is here
         alike: dict[Any, list[tuple[dict[str, Any], Tensor]]] = {}
         for group, p in params:
@@ -115,11 +115,11 @@ class Layout:
                 if not shares or shares[-1].size + size > room:
                     shares.append(_Share())
                 _add(shares[-1], p, part, size)
-        stop = 0
+        stop, is_spread = 0, any(is_shared_out(p) for _, p in params)
         for share in shares:
             start, stop = stop, stop + sum(piece.size for piece in share.pieces)
             mine = {name: flat[start:stop] for name, flat in flats.items()}
-            everywhere = (share.size, share.stretches) if any(map(is_shared_out, (q for _, q in params))) else None
+            everywhere = (share.size, share.stretches) if is_spread else None
             if share.pieces:
                 self.blocks.append(Block(self._count, group, share.pieces, **mine, everywhere=everywhere))
             self._count += 1
@@ -155,13 +155,12 @@ class Layout:
     def show(self, tensors: Mapping[Tensor, Tensor]) -> None:
         """Lets each parameter stand for another tensor of its shape; its own memory is left alone.
 
-        One that is shared out cannot: its numbers change places with those of the tensor.
+        One that is shared out cannot, and is overwritten.
         """
         for place in self.places:
             if is_shared_out(place.p):
-                shown = tensors[place.p].clone()
-                tensors[place.p].copy_(place.value)
-                place.value.copy_(shown)
+                self._overwritten[place.p] = place.value.clone()
+                place.value.copy_(tensors[place.p])
             else:
                 place.p.data = tensors[place.p]
 
@@ -169,13 +168,14 @@ class Layout:
         """Lets the parameters stand for their own memory again; those that were moved meanwhile get a copy of it."""
         for place in self.places:
             if is_shared_out(place.p):
-                place.value.copy_(shown[place.p])
+                place.value.copy_(self._overwritten.get(place.p, place.value))  # unless show was interrupted before
                 if place.has_moved():
                     place.now.copy_(place.value)
             elif place.p.data_ptr() in (shown[place.p].data_ptr(), place.value.data_ptr()):
                 place.p.data = place.value
             else:
                 place.p.copy_(place.value)
+        self._overwritten.clear()
 
 
 def _cut(p: Tensor, room: int) -> list[slice | None]:
