@@ -16,6 +16,7 @@ and their precision become the anchor of the next. A host (Lightning's or Avalan
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, Literal
@@ -31,6 +32,7 @@ from bayesdual.memory import (
     Exemplars,
     Memory,
     Selection,
+    can_be_averaged,
     candidate_rows,
     dual_coverage,
     memory_vectors,
@@ -64,7 +66,7 @@ class BayesDual:
             streams without a memory; None leaves the weight-space term out.
         selection: Which examples of each class are kept (see ``bayesdual.memory``).
         condensation: How an exemplar is made to stand for the examples around it (see ``bayesdual.memory``); None
-            keeps exemplars as they are.
+            keeps exemplars as they are, as tokens always are.
         spread: Scale of the noise that gives replayed means of examples the spread of these (see ``bayesdual.memory``);
             0 replays them as they are.
         candidates: Examples of each class that are scored and chosen among; of more, a random part is. At least as many
@@ -138,7 +140,13 @@ class BayesDual:
         Raises:
             ValueError: It holds less.
         """
-        self.memory.check_bytes(data.inputs(torch.arange(min(len(data.y), classes))), classes)
+        some = data.inputs(torch.arange(min(len(data.y), classes)))
+        if self.condensation is not None and not can_be_averaged(some.dtype):
+            warnings.warn(
+                f"inputs of type {some.dtype} have no mean: exemplars are kept as they are; condensation null says so.",
+                stacklevel=2,
+            )
+        self.memory.check_bytes(some, classes)
         if 0 < self.memory.budget < classes and self.memory.max_bytes is None:
             raise ValueError(
                 f"memory_size is {self.memory.budget}, but data.benchmark has {classes} classes: give it at least one "

@@ -1,7 +1,7 @@
 """A memory in bytes: all that is carried from one experience to the next beside the network and its optimizer.
 
-    inputs     images in uint8 by the cosine codec, where that is smaller; floating inputs in half precision; others as
-               they are
+    inputs     images in uint8 by the cosine codec, where that is smaller; floating inputs in half precision; tokens,
+               which have no mean, in the smallest type of integers that holds them
     labels     labels, task labels and experiences, which stand in runs and take next to nothing
     weights    what each exemplar stands for, in half precision
     spread     a variance for each coefficient, in bfloat16
@@ -29,7 +29,9 @@ STEP = 50.0  # of the codec, in grey levels: between 40 and 60, finer steps and 
 UNKNOWN = -1
 DAMAGED = "the packed memory is damaged: take another checkpoint or memory file."
 _DTYPES = (torch.uint8, torch.float16, torch.int16, torch.int32, torch.int64)
+_INTEGERS = _DTYPES[2:]
 _CODED = 255  # in place of a type
+_TOKENS = 254
 
 Packed = dict[str, bytes]
 """The parts above, by name."""
@@ -83,6 +85,8 @@ def size_of(packed: Mapping[str, bytes]) -> dict[str, int]:
 
 def _packed_inputs(x: Tensor, y: Tensor, weights: Tensor, step: float) -> bytes:
     x = x.half() if x.is_floating_point() else x
+    if x.dtype in _INTEGERS:
+        return _packed_tokens(x)
     head = struct.pack(f"<BB{x.dim()}I", _DTYPES.index(x.dtype), x.dim(), *x.shape)
     if is_codable(x) and len(coded := CosineCodec(step).encode(x, y, weights)) < x.nbytes:
         return struct.pack("<B", _CODED) + coded
@@ -92,8 +96,24 @@ def _packed_inputs(x: Tensor, y: Tensor, weights: Tensor, step: float) -> bytes:
 def _unpacked_inputs(packed: bytes, y: Tensor) -> Tensor:
     if packed[0] == _CODED:
         return CosineCodec.decode(packed[1:], y)
+    if packed[0] == _TOKENS:
+        return _unpacked_tokens(packed)
     kind, dim = struct.unpack_from("<BB", packed)
     shape = struct.unpack_from(f"<{dim}I", packed, 2)
     data = bytearray(zlib.decompress(packed[2 + 4 * dim :]))
     x = torch.frombuffer(data, dtype=_DTYPES[kind]).view(shape)
     return x.float() if x.is_floating_point() else x
+
+
+def _packed_tokens(x: Tensor) -> bytes:
+    low, high = (int(value) for value in x.aminmax()) if x.numel() else (0, 0)
+    kind = next(t for t in _INTEGERS if torch.iinfo(t).min <= low and high <= torch.iinfo(t).max)
+    head = struct.pack(f"<BBBB{x.dim()}I", _TOKENS, _DTYPES.index(kind), _DTYPES.index(x.dtype), x.dim(), *x.shape)
+    return head + zlib.compress(x.to(kind).contiguous().numpy().tobytes(), 9)
+
+
+def _unpacked_tokens(packed: bytes) -> Tensor:
+    _, kind, given, dim = struct.unpack_from("<BBBB", packed)
+    shape = struct.unpack_from(f"<{dim}I", packed, 4)
+    data = bytearray(zlib.decompress(packed[4 + 4 * dim :]))
+    return torch.frombuffer(data, dtype=_DTYPES[kind]).view(shape).to(_DTYPES[given])

@@ -1,6 +1,6 @@
 """What Avalanche's strategies carry from one experience to the next, beyond the network and its optimizer, in bytes.
 
-    exemplar     its input: a byte a number where the stream's inputs are uint8, else 4;
+    exemplar     its input: a byte a number where the stream's inputs are uint8, two for int16 (tokens), else 4;
                  its label: a byte, or two with more than 256 classes;
                  DER++: its logits, 4 bytes each
     EWC          weights and their importance for each experience learned, 2 P floats of 4 bytes
@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
-import torch
 from avalanche.training.plugins import EWCPlugin, LwFPlugin, SynapticIntelligencePlugin
 from torch import Tensor, nn
 
@@ -43,7 +42,7 @@ class ExemplarBytes(NamedTuple):
             x: Inputs as the stream gives them, shape (B, ...).
             n_classes: Number of classes in the stream.
         """
-        size = x[0].numel() * (1 if x.dtype == torch.uint8 else FLOAT)
+        size = x[0].numel() * min(x.dtype.itemsize, FLOAT)
         return cls(size, 1 if n_classes <= 256 else 2, FLOAT * n_classes if made is der else 0)
 
     def bought(self, memory_bytes: int, n_classes: int) -> int:

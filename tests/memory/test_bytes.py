@@ -1,6 +1,7 @@
 """A budget in bytes: what is carried fits, comes back from its file, and is all that the next experience needs."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -65,6 +66,21 @@ def test_floating_inputs_are_kept_in_half_precision():
     every = torch.cat([one.x for one in data])
     distance = torch.cdist(z.x, every).min(1).values
     assert z.x.dtype == torch.float32 and 0 < distance.max() < 0.02
+
+
+@pytest.mark.parametrize(("largest", "smallest"), [(30_000, torch.int16), (50_000, torch.int32), (2**40, torch.int64)])
+def test_tokens_come_back_from_the_smallest_integers_that_hold_them(largest, smallest):
+    x = torch.randint(largest, (200, 8), generator=torch.Generator().manual_seed(0))
+    x[0, 0], y = largest - 1, torch.zeros(200, dtype=torch.int64)
+    z = Exemplars(x, y, y, torch.zeros(200, 0), torch.ones(200), torch.zeros(200), y, y)
+    packed = pack(z, {(0, 0): 200})
+    back = unpack(packed)[0].x
+    assert back.dtype == x.dtype and torch.equal(back, x)
+    assert len(packed["inputs"]) < 1.05 * x.numel() * smallest.itemsize
+    narrow = pack(replace(z, x=x.to(smallest)), {(0, 0): 200})
+    assert len(narrow["inputs"]) == len(packed["inputs"]) and unpack(narrow)[0].x.dtype == smallest
+    with pytest.raises(ValueError, match="damaged"):
+        unpack({**packed, "inputs": packed["inputs"][:-3]})
 
 
 def test_what_is_packed_comes_back():

@@ -1,5 +1,7 @@
 """Memory vectors: what they preserve, and when exemplars are left as they are."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -161,3 +163,16 @@ def test_exemplars_stay_as_they_are_where_means_are_not_seen(kind):
     kept = algorithm.memory.exemplars
     assert torch.equal(kept.x, x[:4]) and kept.weights.tolist() == [6, 12, 18, 24]
     assert taken == [60, 60, 4]  # to measure the posterior, to score, to keep
+
+
+def test_that_tokens_are_kept_as_they_are_is_said_before_anything_is_learned():
+    y = torch.zeros(6, dtype=torch.int64)
+    tokens, floats = TensorData(torch.randint(9, (6, 5)), y, y, y), TensorData(torch.rand(6, 5), y, y, y)
+    with pytest.warns(
+        UserWarning, match="type torch.int64 have no mean: .* kept as they are; condensation null says so"
+    ):
+        BayesDual(4).check_budget(tokens, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        BayesDual(4).check_budget(floats, 2)
+        BayesDual(4, condensation=None).check_budget(tokens, 2)

@@ -65,6 +65,7 @@ def test_inputs_that_are_no_bytes_are_counted_as_floats():
     of = baselines.carried.ExemplarBytes.of
     assert of(baselines.methods.replay, torch.zeros(2, 3, 5), 10) == (60, 1, 0)
     assert of(baselines.methods.replay, torch.zeros(2, 3, 5, dtype=torch.uint8), 257) == (15, 2, 0)
+    assert of(baselines.methods.replay, torch.zeros(2, 3, 5, dtype=torch.int16), 10) == (30, 1, 0)  # tokens
 
 
 def settings(name, own=None, **more):
