@@ -45,7 +45,8 @@ class Learner(LightningModule):
         lr_end: Learning rate at the end of each experience, as a share of that at its beginning; it falls linearly.
         prediction: By what classes are predicted in every evaluation: the ``mean`` of the weights, the average over
             ``samples`` of the last layer's, or, in one pass, the variance of the logits that is due to it
-            (``linearised``).
+            (``linearised``); or the average over ``weight_samples`` of all weights, by the posterior that IVON has
+            learned, a forward pass each.
         samples: Number of samples.
     """
 
@@ -66,7 +67,9 @@ class Learner(LightningModule):
         self.lr_end = lr_end
         self.history = History()
         self._by_mean, self._prediction = prediction_by("mean"), prediction_by(prediction, samples)
-        self._uses_posterior = prediction != "mean"
+        self._uses_posterior = prediction in ("samples", "linearised")  # of all data, of the last layer
+        self._uses_ivons = prediction == "weight_samples"
+        self._learned: Posterior | None = None  # IVON's, at the weights that are evaluated
         self._make_optimizer = IVONByRule() if optimizer is None else optimizer
         self._mean: tuple[float, ...] = ()  # of the stream's images
         self._std: tuple[float, ...] = ()
@@ -109,7 +112,13 @@ class Learner(LightningModule):
             ValueError: The prediction needs a posterior that there is not.
         """
         predict = self._by_mean if self.trainer.sanity_checking else self._prediction
-        return predict(self.network, self, self.algorithm.posterior, x, t)
+        posterior = self._ivons_posterior() if self._uses_ivons else self.algorithm.posterior
+        return predict(self.network, self, posterior, x, t)
+
+    def _ivons_posterior(self) -> Posterior | None:
+        if self._learned is None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._learned = self.posterior()
+        return self._learned
 
     def configure_optimizers(self) -> Optimizer:
         params, make = self.network.parameters(), self._make_optimizer
@@ -183,6 +192,11 @@ class Learner(LightningModule):
     # -- training
 
     def on_fit_start(self) -> None:
+        if self._uses_ivons and self.posterior() is None:
+            raise ValueError(
+                "model.prediction is weight_samples, which needs the posterior that IVON learns: give model.optimizer "
+                "bayesdual.ivon.IVONByRule, or model.prediction mean."
+            )
         self.history.start("total")
         self._agree()
 
@@ -197,6 +211,7 @@ class Learner(LightningModule):
         self.algorithm.begin_experience(
             self.stream.train_data(), self.device, self.trainer.global_rank, self.trainer.world_size
         )
+        self._learned = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         done = (self.stream.epoch + batch_idx / self.trainer.num_training_batches) / self.stream.epochs
@@ -355,6 +370,8 @@ class Learner(LightningModule):
                 f"the checkpoint is of another model: {n} has shape {theirs.get(n)} there and {ours.get(n)} in "
                 "model.network; give the configuration that the checkpoint was made with."
             )
+        if self._uses_ivons and self.trainer.state.fn != TrainerFn.FITTING:
+            self._learned = Posterior.in_checkpoint(checkpoint, self.network)
         self.algorithm.load_state_dict(state["algorithm"])
         self.history.load_state_dict(state["history"])
         self._random_state = state["random_state"]

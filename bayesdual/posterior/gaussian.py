@@ -112,7 +112,13 @@ class Posterior:
         Raises:
             ValueError: The checkpoint is of another network, or its optimizer is not IVON.
         """
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        return cls.in_checkpoint(torch.load(path, map_location="cpu", weights_only=True), module, name, str(path))
+
+    @classmethod
+    def in_checkpoint(
+        cls, checkpoint: Mapping[str, Any], module: nn.Module, name: str = "network", path: str = "the checkpoint"
+    ) -> Posterior:
+        """As :meth:`from_checkpoint`, of a checkpoint that was read already; ``path`` is what an error calls it."""
         prefix = f"{name}." if name else ""
         weights, optimizers = checkpoint["state_dict"], checkpoint.get("optimizer_states") or [{}]
         states, groups = optimizers[0].get("state", {}), optimizers[0].get("param_groups", [{}])

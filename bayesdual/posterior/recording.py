@@ -140,8 +140,8 @@ class Plan:
 
 
 def plan_of(model: nn.Module, parameters: Iterable[Tensor], example: Tensor) -> Plan:
-    """What the forward of one example (1, ...) tells; the parameters themselves take no room in the graph."""
-    own = {p.untyped_storage().data_ptr() for p in parameters}
+    """What the forward of one example (1, ...) tells; parameters and buffers themselves take no room in the graph."""
+    own = {p.untyped_storage().data_ptr() for p in (*parameters, *model.buffers())}
     saved: dict[int, int] = {}
 
     def weigh(tensor: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from bayesdual.prediction.mean import ByMean
 from bayesdual.prediction.samples import BySamples
 from bayesdual.prediction.temperature import fit_temperature
 from bayesdual.prediction.vector_scaling import fit_vector_scaling
+from bayesdual.prediction.weights import ByWeights
 from bayesdual.stream import Predict
 
-PredictionName = Literal["mean", "samples", "linearised"]
+PredictionName = Literal["mean", "samples", "linearised", "weight_samples"]
 
 
 class Prediction(Protocol):
@@ -44,13 +45,18 @@ def prediction_by(name: PredictionName, samples: int = 32) -> Prediction:
     """The prediction of a name.
 
     Args:
-        name: ``mean``, ``samples`` or ``linearised``.
-        samples: How many, for ``samples``.
+        name: ``mean``; ``samples`` or ``linearised``, of the last layer; or ``weight_samples``, of all weights.
+        samples: How many, for ``samples`` and ``weight_samples``.
 
     Raises:
         ValueError: There is no such prediction, or ``samples`` is less than 1.
     """
-    known: dict[str, Prediction] = {"mean": ByMean(), "samples": BySamples(samples), "linearised": Linearised()}
+    known: dict[str, Prediction] = {
+        "mean": ByMean(),
+        "samples": BySamples(samples),
+        "linearised": Linearised(),
+        "weight_samples": ByWeights(samples),
+    }
     if name not in known:
         raise ValueError(f"prediction is {name!r}: give one of {', '.join(known)}.")
     return known[name]
@@ -59,6 +65,7 @@ def prediction_by(name: PredictionName, samples: int = 32) -> Prediction:
 __all__ = [
     "ByMean",
     "BySamples",
+    "ByWeights",
     "Linearised",
     "Prediction",
     "PredictionName",

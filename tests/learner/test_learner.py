@@ -138,7 +138,7 @@ class Sure(MLP):
         return 1e-4 * super().forward(x)
 
 
-@pytest.mark.parametrize("prediction", ["samples", "linearised"])
+@pytest.mark.parametrize("prediction", ["samples", "linearised", "weight_samples"])
 def test_evaluations_predict_by_the_posterior_and_a_checkpoint_says_the_same(tmp_path, prediction):
     by_mean = fit(learner(), blobs(), tmp_path / "mean")
     results = fit(by(prediction), blobs(), tmp_path / "run")
@@ -151,6 +151,14 @@ def test_evaluations_predict_by_the_posterior_and_a_checkpoint_says_the_same(tmp
     data = StreamDataModule(blobs(), batch_size=16)
     trainer.test(model, data, ckpt_path=tmp_path / "run/checkpoints/last.ckpt", weights_only=True, verbose=False)
     assert model.latest_evaluation["nll"] == pytest.approx(results["nll"], rel=1e-5)
+
+
+def test_samples_of_weights_need_an_optimizer_that_learns_their_posterior(tmp_path):
+    given = learner()
+    model = Learner(given.network, given.algorithm, torch.optim.Adam, prediction="weight_samples")
+    with pytest.raises(ValueError, match="weight_samples, which needs the posterior that IVON learns: give model.opt"):
+        fit(model, blobs(), tmp_path)
+    assert not model.algorithm.memory.counts and not model.history.accuracy
 
 
 def test_a_budget_in_bytes_that_is_too_small_for_the_whole_stream_says_so_before_it_learns(tmp_path):

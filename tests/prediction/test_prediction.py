@@ -46,6 +46,22 @@ def test_samples_approach_the_mean_over_gaussian_logits():
     assert torch.equal(p, again)
 
 
+def test_samples_of_weights_approach_the_mean_over_gaussian_logits():
+    network, posterior = known()
+    variance = torch.tensor([[0.3, 0.1], [0.2, 0.6]])
+    posterior = Posterior(posterior.mean, {"weight": 1 / variance})
+    p = prediction_by("weight_samples", 20_000)(network, lambda x, t: network(x), posterior, X, T)
+    for i, x in enumerate(X):
+        gap, spread = float(x[0] - x[1]), float((variance @ x.square()).sum()) ** 0.5
+        z = torch.randn(200_000, generator=torch.Generator().manual_seed(i))
+        assert float(p[i, 0]) == pytest.approx(float((gap + spread * z).sigmoid().mean()), abs=0.01)
+    assert torch.equal(network.weight, torch.eye(2)), "the network is as it was"
+    with pytest.raises(
+        ValueError, match="no posterior of the weights to sample: train by IVON, or predict by the mean"
+    ):
+        prediction_by("weight_samples")(network, lambda x, t: network(x), None, X, T)
+
+
 def test_the_mean_needs_no_posterior():
     network, _ = known()
     predict = lambda x, t: network(x)  # noqa: E731
@@ -72,7 +88,7 @@ def test_what_they_need_is_said_in_a_sentence(name):
 
 
 def test_names_and_numbers_that_are_none_are_refused():
-    with pytest.raises(ValueError, match="prediction is 'mode': give one of mean, samples, linearised"):
+    with pytest.raises(ValueError, match="prediction is 'mode': give one of mean, samples, linearised, weight_samples"):
         prediction_by("mode")
     with pytest.raises(ValueError, match="samples is 0"):
         prediction_by("samples", 0)
