@@ -12,6 +12,7 @@ MODULES = {
     "avalanche": _AVALANCHE,
     "sklearn": ("sklearn",),
     "transformers": ("accelerate", "transformers"),
+    "lora": ("peft", "transformers"),
     "all": (*_LIGHTNING, *_AVALANCHE, *_COMMANDS),
 }
 """The modules that extras of ``pyproject.toml`` bring."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import cache
 from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -85,7 +86,7 @@ def test_what_is_imported_is_declared(declared, folders):
     modules = imported(*folders)
     assert "torch" in modules and "avalanche" in modules
     known = (
-        declared["all"] | declared["ray"] | declared["transformers"]
+        declared["all"] | declared["lora"] | declared["ray"] | declared["transformers"]
         if folders == PACKAGES
         else set().union(*declared.values())
     )
@@ -99,7 +100,7 @@ def test_modules_looked_for_are_those_that_an_extra_brings(declared, extra):
 
 def without_extras(statements, tmp_path):
     """What Python prints where nothing is installed but what the optimizer needs."""
-    blocked = f"import sys; sys.modules.update(dict.fromkeys({sorted(extras.MODULES['all'])!r}))\n"
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({sorted({*chain(*extras.MODULES.values())})!r}))\n"
     return run(
         sys.executable, "-c", blocked + statements, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}
     )
@@ -135,6 +136,7 @@ MISSING = {
     "from bayesdual.configuration import resolve": NEEDS_ALL,
     "from bayesdual.comparison import Store": NEEDS_ALL,
     "import bayesdual.cli": NEEDS_ALL,
+    "from bayesdual.lora import LoRAClassifier": "pip install 'bayesdual[lora]'.",
 }
 
 

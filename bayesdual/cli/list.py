@@ -32,9 +32,9 @@ def scenarios() -> Iterator[Line]:
 
 
 def networks() -> Iterator[Line]:
-    """The public classes of ``bayesdual.models``."""
-    for name, node in _public("bayesdual.models"):
-        if isinstance(node, ast.ClassDef):
+    """The public modules of PyTorch in ``bayesdual.models`` and ``bayesdual.lora``."""
+    for name, node in (*_public("bayesdual.models"), *_public("bayesdual.lora")):
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).startswith("nn.") for base in node.bases):
             yield name, sources.first_line(name)
 
 

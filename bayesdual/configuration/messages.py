@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from bayesdual.configuration.arguments import COMMANDS, Setting, one_line
+from bayesdual.extras import MissingExtra
 
 TYPES = {
     "int": "a whole number",
@@ -127,7 +128,14 @@ def types_in(text: str) -> list[str]:
 
 
 def not_there(where: str, dotted: str, reason: str) -> str:
-    """A dotted name that leads nowhere, with the closest one of its module."""
+    """A dotted name that leads nowhere, with the closest one of its module, or with what its module needs."""
+    module, _, name = dotted.rpartition(".")
+    try:
+        getattr(import_module(module), name)
+    except MissingExtra as error:
+        return f"{where} is {dotted}: {error}"
+    except Exception:  # whatever importing a stranger's module raises
+        pass
     close = closest_name(dotted)
     if close is None and dotted.startswith("bayesdual."):
         return f"{where} is {dotted}, which is not there: `python -m bayesdual list` says what is."

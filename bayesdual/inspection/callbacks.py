@@ -25,6 +25,7 @@ from bayesdual.inspection.figures import accuracy_figure, is_images, memory_figu
 from bayesdual.inspection.tables import accuracy_tables, summary
 from bayesdual.inspection.verdict import verdict
 from bayesdual.learner import Learner
+from bayesdual.models import WritesFiles
 from bayesdual.posterior import UNMARKED
 
 VERSIONS_OF = ("torch", "lightning", "avalanche-lib")
@@ -79,6 +80,8 @@ class StreamProgress(ProgressBar):
 class RunReport(Callback):
     """A line after each experience; at the end of ``fit`` a table, ``results.json``, memory, posterior and figures.
 
+    A network that has files of its own to write (``bayesdual.models.WritesFiles``) writes them there, too.
+
     Args:
         directory: The run directory.
     """
@@ -123,6 +126,8 @@ class RunReport(Callback):
             posterior.save(self.directory / "posterior.safetensors")
             if not posterior.knows_data:
                 self.console.print(f"note: {UNMARKED}")
+        if isinstance(learner.network, WritesFiles):
+            learner.network.save_files(self.directory)
         matrix = results["accuracy_matrix"]
         self.console.print("\nAccuracy on each experience (columns) after learning each (rows):")
         self.console.print(*accuracy_tables(matrix), verdict(matrix), summary(results))

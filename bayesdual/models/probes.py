@@ -1,9 +1,11 @@
-"""What a network is asked before it is used: its modes, and whether it sees means."""
+"""What a network is asked: its modes, whether it sees means, and whether it has files of its own to write."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
@@ -30,3 +32,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@runtime_checkable
+class WritesFiles(Protocol):
+    """A network that others' programs can read: it writes files of theirs into a run directory."""
+
+    def save_files(self, directory: str | Path) -> None: ...
