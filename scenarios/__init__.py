@@ -21,6 +21,8 @@ SCENARIOS = {
     "PermutedMNIST": "domain",
     "RotatedDigits": "domain",
     "RotatedMNIST": "domain",
+    "SplitBANKING77": "texts",
+    "SplitCLINC150": "texts",
 }
 _HOMES = {
     **SCENARIOS,
@@ -29,6 +31,7 @@ _HOMES = {
     ),
     **dict.fromkeys(("domain_benchmark", "permutations", "rotations_of"), "domain"),
     "split_benchmark": "split",
+    **dict.fromkeys(("Text", "Texts", "banking77", "clinc150", "tokenised"), "texts"),
 }
 
 __all__ = [
@@ -39,13 +42,19 @@ __all__ = [
     "RawDataset",
     "RotatedDigits",
     "RotatedMNIST",
+    "SplitBANKING77",
     "SplitCIFAR10",
     "SplitCIFAR100",
+    "SplitCLINC150",
     "SplitDigits",
     "SplitFMNIST",
     "SplitMNIST",
+    "Text",
+    "Texts",
+    "banking77",
     "cifar10",
     "cifar100",
+    "clinc150",
     "digits",
     "domain_benchmark",
     "fashion_mnist",
@@ -54,6 +63,7 @@ __all__ = [
     "rotations_of",
     "split_benchmark",
     "stratified_split",
+    "tokenised",
 ]
 
 if TYPE_CHECKING:
@@ -84,5 +94,6 @@ if TYPE_CHECKING:
         SplitMNIST,
         split_benchmark,
     )
+    from bayesdual.scenarios.texts import SplitBANKING77, SplitCLINC150, Text, Texts, banking77, clinc150, tokenised
 else:
-    __getattr__, __dir__ = attach(__name__, _HOMES, {"split": "avalanche", "domain": "avalanche"})
+    __getattr__, __dir__ = attach(__name__, _HOMES, dict.fromkeys(("split", "domain", "texts"), "avalanche"))

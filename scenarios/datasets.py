@@ -33,16 +33,16 @@ _FIRST_LABELS = {"MNIST": (5, 0, 4, 1, 9, 2, 1, 3, 1, 4), "Fashion-MNIST": (9, 0
 
 @dataclass(frozen=True)
 class RawDataset:
-    """Labelled uint8 images, with the official split into training and test data.
+    """Labelled uint8 images, or texts as token ids, with the official split into training and test data.
 
     Attributes:
         name: What people call the dataset.
-        train_x: Training images, shape (N, C, H, W), uint8.
+        train_x: Training images, shape (N, C, H, W), uint8, or token ids, shape (N, L), of a wider type of integers.
         train_y: Training labels, shape (N,), int64, in 0..n_classes-1.
-        test_x: Test images, shape (M, C, H, W), uint8.
+        test_x: Test images or token ids.
         test_y: Test labels, shape (M,), int64.
-        mean: Mean of each channel of the training images, on the scale 0..1.
-        std: Standard deviation of each channel of the training images, on the scale 0..1.
+        mean: Mean of each channel of the training images, on the scale 0..1; empty for token ids.
+        std: Standard deviation of each channel of the training images, on the scale 0..1; empty for token ids.
         classes: The name of each class.
     """
 
