@@ -243,6 +243,30 @@ MUTANTS: tuple[Mutant, ...] = (
         ("spread: noise of one sign", "(picked % 2 * 2 - 1)", "(picked % 2 * 2)"),
     ),
     *mutants(
+        "bayesdual/memory/packing.py",
+        "tests/memory/test_bytes.py",
+        ("packing: tokens in the integers that they came in", "x.to(kind).contiguous()", "x.contiguous()"),
+        ("packing: tokens stay narrow", ".to(_DTYPES[given])", ""),
+        ("packing: the lowest token alone decides", "and high <= torch.iinfo(t).max", ""),
+    ),
+    *mutants(
+        "bayesdual/prediction/weights.py",
+        "tests/prediction/test_prediction.py::test_samples_of_weights_approach_the_mean_over_gaussian_logits",
+        ("weight samples: the mean each time", "posterior.sample(generator).items()", "posterior.mean.items()"),
+        ("weight samples: a sum", "return total / self.samples", "return total"),
+    ),
+    *mutants(
+        "bayesdual/lora/rule.py",
+        "tests/lora/test_rule.py",
+        ("IVON for LoRA: no bound on a step", "clip_radius=CLIP_RADIUS,", ""),
+        ("IVON for LoRA: noise of every weight counts", "if p.requires_grad)", ")"),
+    ),
+    *mutants(
+        "scenarios/texts.py",
+        "tests/scenarios/test_texts.py::test_the_files_are_read_as_they_are",
+        ("texts: validation texts are learned from", '("train", "test", "oos_test")', '("val", "test", "oos_test")'),
+    ),
+    *mutants(
         "bayesdual/memory/vectors.py",
         "tests/memory/test_vectors.py",
         (
