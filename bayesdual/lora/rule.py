@@ -8,7 +8,7 @@ Gradients of an adapter are far larger than h0 xi = 1e-5, so that nearly every w
 the bound a step down the steep loss of new classes throws an adapter so far that it never comes back (docs/lora.md).
 The variance of the noise is 1 / (ess h0) = 45 / P, as ``bayesdual.ivon.ivon_settings`` has it.
 
-Source: IVON-LoRA (Cong et al., 2024) for h0 and the clipping; their s is 3e-5, for models a hundred times as large.
+Source: IVON-LoRA (Cong et al., 2024) for h0 and the clipping; their s is 3e-5, for far larger models.
 """
 
 from __future__ import annotations
