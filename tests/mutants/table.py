@@ -805,7 +805,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *mutants(
         "bayesdual/models/heads.py",
-        "tests/learner/test_more.py",
+        "tests/models/test_heads.py",
         ("more: a head that grows forgets", "corner(wider, old.shape).copy_(old)", "pass"),
     ),
     *mutants(
