@@ -984,7 +984,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *mutants(
         "bayesdual/models/heads.py",
-        "tests/learner/test_more.py",
+        "tests/models/test_heads.py",
         ("more: a head that grows forgets", "corner(wider, old.shape).copy_(old)", "pass"),
     ),
     *mutants(
