@@ -169,6 +169,7 @@ def _imports_from(path: Path, module: str) -> Iterator[tuple[str, ast.alias]]:
             yield from ((source, alias) for alias in node.names)
 
 
+@cache
 def _imported_as(path: Path, module: str) -> dict[str, str]:
     """The names that a module has from others, each with its dotted name there."""
     return {alias.asname or alias.name: f"{source}.{alias.name}" for source, alias in _imports_from(path, module)}

@@ -22,7 +22,8 @@ def package(tmp_path, monkeypatch):
     (folder / "network.py").write_text("from own_of_test import helper\n\n\nclass Net:\n    pass\n")
     (folder / "other.py").write_text("import os\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sources, "INSTALLED", set())  # wherever the tests' temporary folder is
+    installed = sources.INSTALLED - set(tmp_path.parts)  # wherever the tests' temporary folder is
+    monkeypatch.setattr(sources, "INSTALLED", installed)
     yield folder
     forget()
 
@@ -31,6 +32,7 @@ def forget():
     sources.parsed.cache_clear()
     sources.digest.cache_clear()
     sources._top_level.cache_clear()
+    sources._imported_as.cache_clear()
     importlib.invalidate_caches()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -15,8 +15,8 @@ from bayesdual.configuration.arguments import CommandLineError
 def sole_use(folder: Path, refusal: str) -> Iterator[None]:
     """Keeps other processes that ask out of a folder, by the system's lock on a file ``.lock`` in it.
 
-    The system lifts the lock however this process ends; the file, which is empty, stays. A file system without locks
-    keeps nobody out.
+    The system lifts the lock however this process ends; the file goes with it, and is left, empty, by a process that is
+    killed. A file system without locks keeps nobody out.
 
     Args:
         folder: Made if it is not there.
@@ -37,4 +37,6 @@ def sole_use(folder: Path, refusal: str) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):  # Windows removes no file that is open
+            (folder / ".lock").unlink()
         lock.release()

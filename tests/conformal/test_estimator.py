@@ -20,7 +20,7 @@ def loaders(seed):
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand(300, 1, generator=generator)
     y = 100 + 20 * x[:, 0] + torch.randn(300, generator=generator)
-    return y, DataLoader(TensorDataset(x, y), 32)
+    return y, DataLoader(TensorDataset(x, y), batch_size=32)
 
 
 @pytest.mark.parametrize("adam", [False, True], ids=["IVON", "Adam"])

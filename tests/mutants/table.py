@@ -302,7 +302,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "bayesdual/prediction/weights.py",
         "tests/prediction/test_prediction.py::test_samples_of_weights_approach_the_mean_over_gaussian_logits",
         ("weight samples: the mean each time", "posterior.sample(generator).items()", "posterior.mean.items()"),
-        ("weight samples: a sum", "return total / self.samples", "return total"),
+        ("weight samples: a sum", "Predicted(p.mean(0), ", "Predicted(p.sum(0), "),
     ),
     *mutants(
         "bayesdual/lora/rule.py",

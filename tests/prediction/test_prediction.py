@@ -51,7 +51,7 @@ def test_samples_of_weights_approach_the_mean_over_gaussian_logits():
     network, posterior = known()
     variance = torch.tensor([[0.3, 0.1], [0.2, 0.6]])
     posterior = Posterior(posterior.mean, {"weight": 1 / variance})
-    p = prediction_by("weight_samples", 20_000)(network, lambda x, t: network(x), posterior, X, T)
+    p = prediction_by("weight_samples", 20_000)(network, lambda x, t: network(x), posterior, X, T).probabilities
     for i, x in enumerate(X):
         gap, spread = float(x[0] - x[1]), float((variance @ x.square()).sum()) ** 0.5
         z = torch.randn(200_000, generator=torch.Generator().manual_seed(i))

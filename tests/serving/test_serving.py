@@ -28,7 +28,7 @@ NAMES = ("one", "two", "three", "four", "five", "six")
 
 
 def named(stream):
-    return SimpleNamespace(**vars(stream), classes=NAMES)
+    return SimpleNamespace(**vars(stream), class_names=NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_files_that_are_no_runs_are_refused_and_nothing_in_them_is_executed(serv
 
 def test_a_class_keeps_its_name():
     model = fit(made(None, lambda: MLP(16, (32,), 6)), data(named(blobs(1)), epochs=1))
-    other = SimpleNamespace(**vars(blobs(1)), classes=("one", "zwei"))
+    other = SimpleNamespace(**vars(blobs(1)), class_names=("one", "zwei"))
     with pytest.raises(ValueError, match="class 1 of data.benchmark is 'zwei', but 'two' was learned as class 1"):
         fit(model, data(other))
 
