@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("mnist_5k", "suggest_problems", "unfamiliar"))
+NAMES = sorted(
+    path.stem for path in FOLDER.glob("*.py") if path.stem not in ("mnist_5k", "suggest_problems", "unfamiliar")
+)
 
 
 @pytest.fixture

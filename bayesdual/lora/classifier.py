@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
@@ -184,7 +184,7 @@ class LoRAClassifier(nn.Module):
 def _adapted(base: Any, folder: str, r: int, lora_alpha: float, target_modules: Sequence[str] | None) -> Any:
     layers = None if target_modules is None else list(target_modules)
     try:
-        return get_peft_model(base, LoraConfig(r=r, lora_alpha=lora_alpha, target_modules=layers))
+        return get_peft_model(base, LoraConfig(r=r, lora_alpha=cast(Any, lora_alpha), target_modules=layers))
     except ValueError as error:
         linear = sorted({n.rpartition(".")[2] for n, m in base.named_modules() if isinstance(m, nn.Linear)})
         raise ValueError(

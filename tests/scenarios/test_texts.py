@@ -54,7 +54,7 @@ def test_experiences_hold_token_ids_of_their_intents(make, root, encoder):
         read_tokenizer(encoder),
         {"SplitCLINC150": clinc150, "SplitBANKING77": banking77}[make.__name__](root),
     )
-    assert benchmark.classes == INTENTS and benchmark.n_classes_per_exp == [2, 2]
+    assert benchmark.class_names == INTENTS and benchmark.n_classes_per_exp == [2, 2]
     for stream, source in (
         (benchmark.train_stream, texts.train),
         (benchmark.valid_stream, texts.train),
