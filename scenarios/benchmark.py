@@ -165,7 +165,7 @@ class LabelledBenchmark(CLScenario):
     """An Avalanche benchmark with streams ``train``, ``test`` and, if asked for, ``valid``.
 
     Attributes:
-        train_stream: The experiences to learn; those of :class:`TensorBenchmark` are held as tensors.
+        train_stream: The experiences to learn; those of a ``TensorBenchmark`` are held as tensors.
         test_stream: As many, to evaluate each on. ``valid_stream`` is there only if it was asked for.
         class_names: The names of the classes, by label.
         n_classes: Number of classes, over all experiences.

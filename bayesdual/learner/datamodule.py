@@ -243,7 +243,11 @@ class StreamDataModule(LightningDataModule):
 
     @property
     def ood_data(self) -> list[TensorData | DatasetData]:
-        """The data of another kind, read once; empty where none are given. Errors as :func:`unfamiliar_data`."""
+        """The data of another kind, read once; empty where none are given.
+
+        Raises:
+            ValueError: They are not like the stream's: other shapes, types or means, NaN, or task labels.
+        """
         if self._ood_given is not None and not self._ood:
             self._ood = unfamiliar_data(_made(self._ood_given, "data.ood"), self.evaluation_data("test"))
         return self._ood
