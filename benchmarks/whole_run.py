@@ -3,7 +3,8 @@
     python benchmarks/whole_run.py [--repeats 5]
 
 Split Fashion-MNIST, memory 200, one epoch, batch 64, evaluation of all test experiences after each experience. Both
-run in turn, each in a process of its own; imports and the reading of files are not counted on either side. The peer
+run in turn, each in a process of its own; imports and the reading of files are not counted on either side. Neither
+writes anything for TensorBoard (benchmarks/inspection_cost.py measures what that takes). The peer
 reads from float tensors that are normalised beforehand, its fastest way.
 """
 
@@ -22,6 +23,7 @@ from typing import Any
 from seeds import fit
 
 CONFIG = "configs/split_fmnist.yaml"
+QUIET = ("--trainer.logger", "false")
 
 
 def float_tensors(stream: Iterable[Any]) -> list[tuple[Any, Any]]:
@@ -80,7 +82,7 @@ def main() -> None:
         return
     sides: dict[str, list[dict]] = {"bayesdual": [], "Avalanche Replay": []}
     for seed in range(args.repeats):
-        sides["bayesdual"].append(fit(["--config", CONFIG, "--threads", str(args.threads)], seed))
+        sides["bayesdual"].append(fit(["--config", CONFIG, "--threads", str(args.threads), *QUIET], seed))
         command = [sys.executable, __file__, "--peer", str(seed), "--threads", str(args.threads)]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         sides["Avalanche Replay"].append(json.loads(output.splitlines()[-1]))

@@ -145,7 +145,7 @@ def from_folder(
         task_labels: Whether experience i carries task label i; otherwise all carry 0.
 
     Returns:
-        A benchmark; unless it is ``lazy``, a :class:`bayesdual.scenarios.benchmark.TensorBenchmark`.
+        A benchmark; unless it is ``lazy``, a one whose experiences have ``tensors()``.
 
     Raises:
         ValueError: What cannot be learned from, in a sentence that names the file.

@@ -85,7 +85,8 @@ class StreamBoard(Callback):
         self.share = share
         self.projector = projector
         self.left_out: list[int] = []
-        self.pictures: dict[str, Picture] = {}  # the latest, by their tags
+        self._pictures: dict[str, Picture] = {}
+        self._pictured = 0  # experiences that had been learned when they were drawn
         self._spent = self._began = 0.0
         self._evaluated = False
 
@@ -99,32 +100,37 @@ class StreamBoard(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._evaluated:  # the memory holds what was learned only now
-            self._show(trainer, shown_learner(pl_module), last=False)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._evaluated:
-            self._show(trainer, shown_learner(pl_module), last=True)
-
-    def _show(self, trainer: Trainer, learner: Learner, last: bool) -> None:
-        self._evaluated = False
-        for writer in _writers(trainer):
+            self._evaluated, learner = False, shown_learner(pl_module)
             with learner.history.timing("evaluation"):
-                self._write(writer, learner, trainer.global_step, last)
+                self._write(trainer, learner, last=False)
 
-    def _write(self, writer: SummaryWriter, learner: Learner, step: int, last: bool) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._evaluated:
+            self._write(trainer, shown_learner(pl_module), last=True)
+
+    def pictures(self, learner: Learner) -> dict[str, Picture]:
+        """All figures of where a stream stands as pictures, by their tags, drawn once after each experience."""
+        if self._pictured != (learned := len(learner.history.accuracy)):
+            self._pictures = {tag: picture(figure) for tag, figure in stream_figures(learner).items()}
+            self._pictured = learned
+        return self._pictures
+
+    def _write(self, trainer: Trainer, learner: Learner, last: bool) -> None:
+        for writer in _writers(trainer):
+            self._write_to(writer, learner, trainer.global_step, last)
+
+    def _write_to(self, writer: SummaryWriter, learner: Learner, step: int, last: bool) -> None:
         started, number = time.perf_counter(), len(learner.history.accuracy)
         for name, value in by_experience(learner).items():
             writer.add_scalar(f"by_experience/{name}", value, number)
         if last or self._spent <= self.share * (started - self._began):
-            self.pictures = {tag: picture(figure) for tag, figure in stream_figures(learner).items()}
-            for tag, pixels in self.pictures.items():
+            for tag, pixels in self.pictures(learner).items():
                 writer.add_image(tag, pixels, step, dataformats="HWC")
             for name, values in deviations(learner):
                 writer.add_histogram(f"posterior/{name}", values, step)
             self._spent += time.perf_counter() - started
         else:
             self.left_out.append(number)
-            self.pictures = {}
         if last:
             writer.add_hparams(hyperparameters(learner), final_measures(learner), run_name=".")
             if self.projector:

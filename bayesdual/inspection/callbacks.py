@@ -20,8 +20,8 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from bayesdual import __version__, measures, sources
 from bayesdual.files import write_json, write_whole
-from bayesdual.inspection.board import StreamBoard, shown_learner, stream_figures
-from bayesdual.inspection.figures import picture, save
+from bayesdual.inspection.board import StreamBoard, shown_learner
+from bayesdual.inspection.figures import save
 from bayesdual.inspection.tables import accuracy_tables, summary
 from bayesdual.inspection.verdict import verdict
 from bayesdual.learner import Learner
@@ -129,9 +129,8 @@ class RunReport(Callback):
         matrix = results["accuracy_matrix"]
         self.console.print("\nAccuracy on each experience (columns) after learning each (rows):")
         self.console.print(*accuracy_tables(matrix), verdict(matrix), summary(results))
-        drawn = next((c.pictures for c in trainer.callbacks if isinstance(c, StreamBoard) and c.pictures), None)
-        pictures = drawn or {tag: picture(figure) for tag, figure in stream_figures(learner).items()}
-        for tag, pixels in pictures.items():
+        board = next((c for c in trainer.callbacks if isinstance(c, StreamBoard)), StreamBoard())
+        for tag, pixels in board.pictures(learner).items():
             name = tag.rpartition("/")[2]
             write_whole(self.directory / f"{name}.png", partial(save, pixels))
 

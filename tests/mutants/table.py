@@ -937,7 +937,11 @@ MUTANTS: tuple[Mutant, ...] = (
             "number = time.perf_counter(), len(learner.history.accuracy)",
             "number = time.perf_counter(), len(learner.history.accuracy) - 1",
         ),
-        ("board: the last experience is not drawn", "self._show(trainer, shown_learner(pl_module), last=True)", "pass"),
+        (
+            "board: the last experience is not drawn",
+            "self._write(trainer, shown_learner(pl_module), last=True)",
+            "pass",
+        ),
     ),
     *mutants(
         "bayesdual/measures/stream_metric.py",
