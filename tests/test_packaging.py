@@ -75,8 +75,12 @@ def imported(*folders):
     return found - set(sys.stdlib_module_names) - own - {"bayesdual", "tests"}
 
 
+NAMED_OTHERWISE = {"laplace": ["laplace-torch"]}  # of those that need not be installed
+
+
 def brings(distributions, module):
-    return any(name.lower() in distributions for name in distributions_of().get(module, [module]))
+    names = distributions_of().get(module) or NAMED_OTHERWISE.get(module, [module])
+    return any(name.lower() in distributions for name in names)
 
 
 distributions_of = cache(packages_distributions)
