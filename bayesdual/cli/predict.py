@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from bayesdual.cli.words import WordParser
@@ -42,7 +43,9 @@ def parser() -> WordParser:
     )
     made.add_argument("--output", metavar="FILE", type=Path, help="a CSV file; otherwise beside the data")
     made.add_argument(
-        "--prediction", choices=("mean", "samples", "linearised"), help="by what; otherwise as in the run's evaluations"
+        "--prediction",
+        choices=("mean", "samples", "linearised", "weight_samples"),
+        help="by what; otherwise as in the run's evaluations",
     )
     made.add_argument(
         "--task", metavar="T", type=int, help="the task label of all inputs, in a stream with task labels"
@@ -52,7 +55,7 @@ def parser() -> WordParser:
 
 def write_rows(path: Path, predictor: Predictor, rows: Rows, probabilities: Tensor) -> None:
     """Writes a row for each input: id, class, its name, entropy in nats, and the probability of each class."""
-    entropy = -(probabilities * probabilities.clamp_min(1e-38).log()).sum(1)
+    entropy = torch.special.entr(probabilities).sum(1)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "class", "name", "entropy", *(f"p_{k}" for k in range(probabilities.shape[1]))])

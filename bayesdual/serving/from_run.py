@@ -29,7 +29,7 @@ def load(
         path: A run directory, of which the last checkpoint is taken, or a checkpoint.
         network: The network, as it was made for the run; None: made as the run's ``config.yaml`` says, by importing the
             class that it names, as ``fit`` did.
-        prediction: ``mean``, ``samples`` or ``linearised``; None: as in the run's evaluations.
+        prediction: ``mean``, ``samples``, ``linearised`` or ``weight_samples``; None: as in the run's evaluations.
         samples: How many; None: likewise.
 
     Raises:
@@ -53,15 +53,26 @@ def load(
         reason = " ".join(str(error).split())
         raise ValueError(f"{checkpoint} is of another network ({reason}): give load the network of the run.") from None
     by = prediction or settings.get("prediction", "mean")
-    posterior = None if by == "mean" else state["algorithm"].get("posterior")
     return Predictor(
         network,
         Inputs.from_state_dict(state["inputs"]),
         prediction_by(by, samples or settings.get("samples", 32)),
-        None if posterior is None else Posterior.from_state_dict(posterior),
+        _posterior(by, saved, network),
         saved["state_dict"].get("task_mask"),
         state.get("classes", ()),
     )
+
+
+def _posterior(by: str, saved: dict[str, Any], network: nn.Module) -> Posterior | None:
+    """The one that a prediction is by: that of all data, or, for ``weight_samples``, the one that IVON learned.
+
+    Raises:
+        ValueError: IVON's is asked for, and the run had another optimizer.
+    """
+    if by == "weight_samples":
+        return Posterior.in_checkpoint(saved, network)
+    of_all = None if by == "mean" else saved["bayesdual"]["algorithm"].get("posterior")
+    return None if of_all is None else Posterior.from_state_dict(of_all)
 
 
 def _read(checkpoint: Path) -> dict[str, Any]:

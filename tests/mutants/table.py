@@ -1000,6 +1000,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "bayesdual/serving/from_run.py",
         "tests/serving/test_serving.py",
         ("serving: task labels do not mask", 'saved["state_dict"].get("task_mask")', "None"),
+        ("serving: one posterior for all predictions", 'if by == "weight_samples":', "if False:"),
         ("serving: damage is not looked for", "and not is_damaged(checkpoint)", ""),
     ),
 )

@@ -43,13 +43,14 @@ def served(tmp_path_factory):
 
 def of_run(model, x, prediction="mean"):
     model.eval()
+    posterior = model.posterior() if prediction == "weight_samples" else model.algorithm.posterior
     with torch.no_grad():
         return prediction_by(prediction)(
-            model.network, model, model.algorithm.posterior, x, torch.zeros(len(x), dtype=torch.int64)
+            model.network, model, posterior, x, torch.zeros(len(x), dtype=torch.int64)
         ).probabilities
 
 
-@pytest.mark.parametrize("prediction", ["mean", "linearised", "samples"])
+@pytest.mark.parametrize("prediction", ["mean", "linearised", "samples", "weight_samples"])
 def test_raw_images_get_the_probabilities_of_the_run(served, prediction):
     folder, model, x = served
     predictor = load(folder, prediction=prediction)
