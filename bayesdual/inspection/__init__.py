@@ -21,7 +21,7 @@ from bayesdual.inspection.figures import (
 )
 from bayesdual.inspection.report import drawn, figures_of, report
 from bayesdual.inspection.runs import Run, read_run
-from bayesdual.inspection.tables import accuracy_tables, evaluation_table, summary
+from bayesdual.inspection.tables import accuracy_tables, evaluation_table, score_of, summary
 from bayesdual.inspection.verdict import lost, verdict
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "read_run",
     "reliability_figure",
     "report",
+    "score_of",
     "stream_figures",
     "summary",
     "verdict",

@@ -24,6 +24,7 @@ from bayesdual.inspection.figures import (
     progress_figure,
 )
 from bayesdual.inspection.runs import Run
+from bayesdual.inspection.tables import score_of
 from bayesdual.inspection.verdict import lost, verdict
 
 if TYPE_CHECKING:
@@ -40,12 +41,12 @@ td.differs { background: #fff3d6; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; } figcaption { color: #555; font-size: .9rem; }
 """
 MEASURES = {
-    "average_accuracy": "average accuracy",
     "forgetting": "forgetting",
     "backward_transfer": "backward transfer",
     "forward_transfer": "forward transfer",
     "nll": "NLL, nats",
     "ece": "ECE",
+    "r2": "R2",
 }
 
 Drawings = Mapping[str, bytes]
@@ -54,13 +55,13 @@ Drawings = Mapping[str, bytes]
 
 def figures_of(run: Run) -> Figures:
     """All figures that what is known of a run allows."""
-    matrix, memory, posterior = run.results["accuracy_matrix"], run.memory, run.posterior
+    matrix, score, memory, posterior = run.matrix, score_of(run.results), run.memory, run.posterior
     found = {
-        "accuracy_matrix": accuracy_figure(matrix),
-        "accuracy_over_time": progress_figure(matrix),
-        "accuracy_lost": losses_figure(lost(matrix)),
+        f"{score.key}_matrix": accuracy_figure(matrix, score),
+        f"{score.key}_over_time": progress_figure(matrix, score),
+        f"{score.key}_lost": losses_figure(lost(matrix, score), score),
     }
-    if run.results.get("over_stream"):
+    if run.results.get("over_stream") and "ece" in run.results:
         found["certainty"] = certainty_figure(run.results["over_stream"])
     if memory is not None and memory.exemplars is not None and is_images(memory.exemplars.x):
         found["memory"] = memory_figure(memory.exemplars, run.results.get("class_names"))
@@ -101,26 +102,27 @@ def report(runs: Sequence[Run], drawings: Sequence[Drawings]) -> str:
 def _parts(run: Run, figures: Drawings) -> dict[str, str]:
     """The sections about one run, by their headings."""
     results, memory, posterior = run.results, run.memory, run.posterior
-    matrix = results["accuracy_matrix"]
-    accuracy = _figure(figures["accuracy_matrix"], "Accuracy on each experience (columns) after each (rows).")
+    matrix, score = run.matrix, score_of(results)
+    key, name = score.key, _capital(score.name)
+    accuracy = _figure(figures[f"{key}_matrix"], f"{name} on each experience (columns) after each (rows).")
     forgotten = (
-        f"<p>{escape(verdict(matrix)).capitalize()}.</p>"
-        + _figure(figures["accuracy_over_time"], "Accuracy on each experience once it is learned, and their mean.")
-        + _figure(figures["accuracy_lost"], "Accuracy on each experience that is gone since it was best.")
+        f"<p>{escape(_capital(verdict(matrix, score)))}.</p>"
+        + _figure(figures[f"{key}_over_time"], f"{name} on each experience once it is learned, and their mean.")
+        + _figure(figures[f"{key}_lost"], f"{name} on each experience, how much worse than at its best.")
     )
     if memory is None or memory.exemplars is None:
         remembered = "<p>No example is kept.</p>"
     else:
-        classes = len(memory.exemplars.y.unique())
-        remembered = (
-            f"<p>{len(memory)} exemplars of {classes} classes stand for {memory.examples_seen:,} examples seen.</p>"
-        )
+        y = memory.exemplars.y
+        classes = "" if y.is_floating_point() else f" of {len(y.unique())} classes"
+        remembered = f"<p>{len(memory)} exemplars{classes} stand for {memory.examples_seen:,} examples seen.</p>"
         if "memory" in figures:
             caption = "The first exemplars of each class; above each its score, how much the posterior relies on it."
             remembered += _figure(figures["memory"], caption)
-        else:
+        elif classes:
             remembered += _weights(memory.exemplars, results.get("class_names"))
-    sure = f"<p>NLL {results['nll']:.4f} nats an example, ECE {results['ece']:.4f}, over all of the stream.</p>"
+    ece = f", ECE {results['ece']:.4f}" if "ece" in results else ""
+    sure = f"<p>NLL {results['nll']:.4f} nats an example{ece}, over all of the stream.</p>"
     if "certainty" in figures:
         caption = "How sure, and how rightly, of experiences that are old, new and unseen, after each."
         sure += _figure(figures["certainty"], caption)
@@ -132,7 +134,7 @@ def _parts(run: Run, figures: Drawings) -> dict[str, str]:
         total = sum(results["memory_bytes"].values())
         cost += _figure(figures["bytes"], f"Bytes carried to the next experience, {total:,} in all.")
     return {
-        "Accuracy": accuracy,
+        name: accuracy,
         "What was forgotten, and when": forgotten,
         "What is remembered": remembered,
         "How sure it is": sure,
@@ -143,16 +145,18 @@ def _parts(run: Run, figures: Drawings) -> dict[str, str]:
 def _overview(runs: Sequence[Run]) -> str:
     different = differing([run.settings for run in runs])
     rows = []
+    scores = {f"average_{score.key}": f"average {score.name}" for run in runs for score in [score_of(run.results)]}
+    known = scores | {key: name for key, name in MEASURES.items() if any(key in run.results for run in runs)}
     for run in runs:
-        cells = [_number(run.results.get(key)) for key in MEASURES]
+        cells = [_number(run.results.get(key)) for key in known]
         rows.append([run.name, *cells, *(str(run.settings.get(key, "-")) for key in different)])
     names = [key.rpartition(".")[2] for key in different]
-    marked = range(1 + len(MEASURES), 1 + len(MEASURES) + len(different))
-    text = _table(["run", *MEASURES.values(), *names], rows, marked)
-    done = [run for run in runs if run.results["experiences_learned"] < len(run.results["accuracy_matrix"][0])]
+    marked = range(1 + len(known), 1 + len(known) + len(different))
+    text = _table(["run", *known.values(), *names], rows, marked)
+    done = [run for run in runs if run.results["experiences_learned"] < len(run.matrix[0])]
     text += "".join(
         f"<p>{escape(run.name)} has learned {run.results['experiences_learned']} of "
-        f"{len(run.results['accuracy_matrix'][0])} experiences.</p>"
+        f"{len(run.matrix[0])} experiences.</p>"
         for run in done
     )
     return text
@@ -181,6 +185,10 @@ def _seconds(results: Mapping[str, Any]) -> dict[str, float]:
 
 def _number(value: Any) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _section(name: str, text: str) -> str:

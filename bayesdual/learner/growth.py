@@ -126,6 +126,19 @@ def mask_of_tasks(known: Tensor | None, experiences: Sequence[Any], n_logits: in
     return mask
 
 
+def refuse_tasks(experiences: Sequence[Any]) -> None:
+    """Refuses task labels where there are no classes that could be told apart by them.
+
+    Raises:
+        ValueError: There are several.
+    """
+    if len({int(task) for e in experiences for task in getattr(e, "task_labels", [0])}) > 1:
+        raise ValueError(
+            "data.benchmark has task labels, and model.network has one output for all tasks: give a network that takes "
+            "task_labels, with a head for each, or a benchmark without."
+        )
+
+
 def check_tasks(known: Tensor, experiences: Sequence[Any]) -> Tensor:
     """Which classes each task label can be, shape (tasks, classes), for a stream that is evaluated.
 
