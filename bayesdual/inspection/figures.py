@@ -63,8 +63,8 @@ def accuracy_figure(matrix: measures.Matrix, score: measures.Score = measures.AC
     axes = figure.subplots()
     seen = np.tril(np.ones((learned, n), dtype=bool)) & ~np.isnan(matrix)
     low, high = _range(score, [matrix[i][j] for i, j in zip(*np.nonzero(seen), strict=True)])
-    look = {"vmin": low, "vmax": high, "cmap": "viridis_r" if score.lower_is_better else "viridis"}
-    image = axes.imshow(np.ma.masked_where(~seen, matrix), aspect="auto", **look)
+    colors = "viridis_r" if score.lower_is_better else "viridis"
+    image = axes.imshow(np.ma.masked_where(~seen, matrix), vmin=low, vmax=high, cmap=colors, aspect="auto")
     if few:
         for i, j in zip(*np.nonzero(seen), strict=True):
             a = matrix[i][j]

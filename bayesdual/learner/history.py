@@ -49,7 +49,7 @@ class History:
         width = len(scores)
         self.accuracy = [[*row, *[float("nan")] * (width - len(row))] for row in self.accuracy]
         self.accuracy.append(scores)
-        self.nll, self.ece = evaluation["nll"], evaluation.get("ece", float("nan"))
+        self.nll, self.ece = evaluation["nll"], evaluation["ece"] if "ece" in evaluation else float("nan")
         apart = {"told_apart": evaluation["told_apart"]}
         self.measures = {**evaluation["measures"], **apart}
         if evaluation["groups"]:

@@ -26,8 +26,8 @@ from bayesdual.learner.growth import (
     check_tasks,
     count_logits,
     mask_of_tasks,
+    no_mask,
     refuse_other_network,
-    refuse_tasks,
     widen_for,
 )
 from bayesdual.learner.history import History
@@ -207,7 +207,7 @@ class Learner(LightningModule):
         if self._takes_task_labels:
             mask = None
         elif not is_softmax:
-            mask = refuse_tasks(train)
+            mask = no_mask(train)
         elif fitting or tasks is None:
             mask = mask_of_tasks(tasks, train, n_logits, stream.n_learned_before > 0)
         else:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict, final
 
 from bayesdual.measures.answers import Measured
 from bayesdual.measures.calibration import Bin
@@ -54,6 +54,7 @@ SCORES = {
 """Those that are known, by key."""
 
 
+@final
 class Evaluation(TypedDict):
     """What is measured of a stream of classes.
 
@@ -79,6 +80,7 @@ class Evaluation(TypedDict):
     told_apart: dict[str, Measured]
 
 
+@final
 class NumberEvaluation(TypedDict):
     """What is measured of a stream of numbers.
 

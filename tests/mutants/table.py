@@ -1003,4 +1003,34 @@ MUTANTS: tuple[Mutant, ...] = (
         ("serving: one posterior for all predictions", 'if by == "weight_samples":', "if False:"),
         ("serving: damage is not looked for", "and not is_damaged(checkpoint)", ""),
     ),
+    *mutants(
+        "bayesdual/likelihoods/one_output.py",
+        "tests/likelihoods",
+        ("likelihood: soft targets of the network as it is", "self.mean(old / temperature)", "self.mean(f)"),
+        ("likelihood: losses in their own unit", "return 4 * float(self.curvature(torch.zeros(1, 1)))", "return 1.0"),
+    ),
+    *mutants(
+        "bayesdual/likelihoods/gaussian.py",
+        "tests/likelihoods",
+        (
+            "likelihood: every experience gives the scale anew",
+            "if self._scale is None:\n            spread",
+            "if True:\n            spread",
+        ),
+        ("likelihood: the noise is that of the targets", "if not self._squares:", "if True:"),
+    ),
+    *mutants(
+        "bayesdual/learner/learner.py",
+        "tests/learner/test_numbers.py",
+        (
+            "likelihood: the noise is measured after the evaluation",
+            "self.algorithm.measure_noise(self, self.stream.train_data(), self.stream.experience, self.device)",
+            "pass",
+        ),
+    ),
+    *mutants(
+        "bayesdual/measures/continual.py",
+        "tests/learner/test_numbers.py",
+        ("likelihood: forgetting of an error is its fall", "[[-value for value in row] for row in matrix]", "matrix"),
+    ),
 )
