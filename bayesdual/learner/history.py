@@ -54,8 +54,10 @@ class History:
         """What a logger is given of the latest evaluation."""
         matrix = self.accuracy
         groups = self.over_stream[-1] if self.over_stream else {}
+        accuracy = {j: a for j, a in enumerate(matrix[-1]) if not math.isnan(a)}
         return {
-            **{f"accuracy/experience_{j + 1}": a for j, a in enumerate(matrix[-1]) if not math.isnan(a)},
+            **{f"accuracy/experience_{j + 1}": a for j, a in accuracy.items() if j < len(matrix)},
+            **{f"accuracy_before_learning/experience_{j + 1}": a for j, a in accuracy.items() if j >= len(matrix)},
             "average_accuracy": measures.average_accuracy(matrix),
             "average_accuracy_seen": measures.average_seen_accuracy(matrix),
             "forgetting": measures.forgetting(matrix),

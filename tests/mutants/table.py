@@ -929,6 +929,32 @@ MUTANTS: tuple[Mutant, ...] = (
         ("Kronecker: examples count once", "met * weights[rows, None, None].to(met)", "met"),
     ),
     *mutants(
+        "bayesdual/inspection/charts.py",
+        "tests/inspection/test_charts.py",
+        (
+            "charts: cells transposed",
+            '"after": i + 1, "experience": j + 1, "acc',
+            '"after": j + 1, "experience": i + 1, "acc',
+        ),
+        ("charts: digits rounded away", '"lost": a} for j', '"lost": round(a, 9)} for j'),
+        ("charts: bars cut off", '{"domain": [0, top]}', '{"domain": [0.1, top]}'),
+    ),
+    *mutants(
+        "bayesdual/inspection/report.py",
+        "tests/inspection/test_report.py::test_several_runs_stand_side_by_side_and_what_differs_is_marked",
+        ("report: the worst is called the best", "max(known) if better == UP", "max(known) if better == DOWN"),
+        ("report: differences from the run itself", "_number(value - first", "_number(first - value"),
+    ),
+    *mutants(
+        "bayesdual/learner/history.py",
+        "tests/inspection/test_board.py::test_every_tab_shows_each_experience",
+        (
+            "history: unseen experiences among those learned",
+            "a in accuracy.items() if j < len(matrix)",
+            "a in accuracy.items()",
+        ),
+    ),
+    *mutants(
         "bayesdual/inspection/board.py",
         "tests/inspection/test_board.py",
         ("board: figures take any time", "if last or self._spent <= ", "if True or self._spent <= "),
