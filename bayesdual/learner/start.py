@@ -42,8 +42,8 @@ def check_saved(saved: Mapping[str, Any], trainer: Any, stream: StreamDataModule
         )
     if state["batch"] != batch:
         raise ValueError(
-            f"the checkpoint was written in the middle of an epoch with {state['batch']} new examples in a batch of all "
-            f"processes, and there are {batch} now: give as many, or a checkpoint of the end of an epoch."
+            f"the checkpoint was written in the middle of an epoch with {state['batch']} new examples in a batch, all "
+            f"processes together, and there are {batch} now: give as many, or a checkpoint of the end of an epoch."
         )
 
 
