@@ -878,7 +878,22 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "bayesdual/merging/ties.py",
         "tests/merging/test_merge.py::test_simple_methods_are_their_equations",
-        ("TIES: signs are not elected", "(kept.sign() == elected) & (kept != 0)", "kept != 0"),
+        ("TIES: signs are not elected", "(change.sign() == elected) & (change != 0)", "change != 0"),
+    ),
+    *mutants(
+        "bayesdual/merging/ties.py",
+        "tests/merging/test_ties.py",
+        ("TIES: digits of other numbers are counted, too", "== prefix]", ">= 0]"),
+        ("TIES: numbers below the digit are not taken off", "k -= int(below[digit - 1]) if digit else 0", "pass"),
+    ),
+    *mutants(
+        "bayesdual/merging/streaming.py",
+        "tests/merging/test_ties.py",
+        (
+            "TIES: each part is trimmed by itself",
+            "for part in _parts(entries, PART):",
+            "for part in _parts(min(entries, PART), PART):",
+        ),
     ),
     *mutants(
         "bayesdual/merging/regmean.py",
