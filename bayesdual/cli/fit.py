@@ -75,6 +75,20 @@ class SaveConfig(SaveConfigCallback):
         write_whole(self._path, lambda path: path.write_text(text))
 
 
+def refuse_unused_checkpoints(config: Namespace) -> None:
+    """Refuses settings of checkpoints where none are written.
+
+    Raises:
+        CommandLineError: There are some.
+    """
+    given = [key for key, value in vars(config.checkpoint).items() if value is not None]
+    if given and config.trainer.enable_checkpointing is False:
+        raise CommandLineError(
+            f"checkpoint.{given[0]} says when checkpoints are written, and trainer.enable_checkpointing is false, so "
+            "that none are: leave one of them out."
+        )
+
+
 def settings_of(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
     """The settings of a run, every default spelled out, as plain values."""
     settings = yaml.safe_load(parser.dump(config, skip_unset=False))
@@ -137,6 +151,7 @@ class Cli(LightningCLI):
             help="Where the run writes to; by default a new folder of runs/, named after the first configuration.",
         )
         parser.add_lightning_class_args(StreamBoard, "board")
+        parser.add_class_arguments(StreamCheckpoint, "checkpoint", skip={"directory"}, instantiate=False)
         parser.add_argument(
             "--threads",
             type=int | None,
@@ -176,6 +191,8 @@ class Cli(LightningCLI):
             check_checkpoint(self._checkpoint)
             if self._command == "fit" and rank == 0:
                 self._check_settings(config)
+        if self._command == "fit":
+            refuse_unused_checkpoints(config)
         if self._command == "fit" and make_directory(self.run_dir):
             self._unused_run = self.run_dir
         if self._command == "fit" and rank == 0:
@@ -194,7 +211,8 @@ class Cli(LightningCLI):
                 kwargs["default_root_dir"] = self.run_dir
             callbacks: list[Callback] = [RunReport(self.run_dir)]
             if given.get("enable_checkpointing") is not False:
-                callbacks.append(StreamCheckpoint(self.run_dir / CHECKPOINTS))
+                within = self.config_init[self._command]["checkpoint"]
+                callbacks.append(StreamCheckpoint(self.run_dir / CHECKPOINTS, **within))
             if given.get("enable_progress_bar") is not False:
                 callbacks.append(StreamProgress())
             self.trainer_defaults["callbacks"] = callbacks

@@ -11,14 +11,14 @@ from bayesdual.inspection.figures import (
     certainty_figure,
     classes_figure,
     confusion_figure,
-    is_images,
     losses_figure,
-    memory_figure,
     parts_figure,
     posterior_figure,
     progress_figure,
     reliability_figure,
 )
+from bayesdual.inspection.memory_figures import is_images, memory_figure
+from bayesdual.inspection.page import can_be_live
 from bayesdual.inspection.report import drawn, figures_of, report
 from bayesdual.inspection.runs import Run, read_run
 from bayesdual.inspection.tables import accuracy_tables, evaluation_table, score_of, summary
@@ -31,6 +31,7 @@ __all__ = [
     "StreamProgress",
     "accuracy_figure",
     "accuracy_tables",
+    "can_be_live",
     "certainty_figure",
     "classes_figure",
     "confusion_figure",

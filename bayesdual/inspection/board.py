@@ -24,12 +24,11 @@ from bayesdual.inspection.figures import (
     certainty_figure,
     classes_figure,
     confusion_figure,
-    is_images,
-    memory_figure,
     picture,
     progress_figure,
     reliability_figure,
 )
+from bayesdual.inspection.memory_figures import is_images, memory_figure
 from bayesdual.inspection.projector import project
 from bayesdual.learner import Learner
 

@@ -64,11 +64,13 @@ class StreamProgress(ProgressBar):
         stream = shown_learner(pl_module).stream
         where = f"experience {stream.experience + 1}/{stream.n_experiences}, epoch {stream.epoch + 1}/{stream.epochs}"
         self._bar.update(self._task, description=where, completed=stream.epochs_done)
+        self._bar.advance(self._task, stream.batch / (stream.batch + trainer.num_training_batches))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
     ) -> None:
-        self._bar.advance(self._task, 1 / trainer.num_training_batches)
+        batches = shown_learner(pl_module).stream.batch + trainer.num_training_batches  # of the whole epoch
+        self._bar.advance(self._task, 1 / batches)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._bar.stop()

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from bayesdual.inspection.figures import is_images, name_of
+from bayesdual.inspection.figures import name_of
+from bayesdual.inspection.memory_figures import is_images
 from bayesdual.learner import Learner
 from bayesdual.models import evaluating
 from bayesdual.posterior import watching_last_linear

@@ -60,7 +60,9 @@ def score_of(results: Mapping[str, Any]) -> measures.Score:
 
 def cell(value: float, score: measures.Score) -> str:
     """A score in about five characters."""
-    return f"{value:.3f}" if score == measures.ACCURACY else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    if score == measures.ACCURACY or 0.01 <= abs(value) < 1:
+        return f"{value:.3f}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def accuracy_tables(matrix: measures.Matrix, score: measures.Score = measures.ACCURACY) -> Iterator[Table]:

@@ -224,14 +224,22 @@ def leading_eigenvectors(matrix: Tensor, rank: int, generator: torch.Generator) 
     size = len(matrix)
     rank = min(rank, size)
     if rank + OVERSAMPLING >= size // 2:
-        values, vectors = torch.linalg.eigh(matrix)
+        values, vectors = eigh(matrix)
         return values[-rank:], vectors[:, -rank:]
     start = torch.randn(size, rank + OVERSAMPLING, generator=generator).to(matrix)
     basis = torch.linalg.qr(matrix @ start).Q
     for _ in range(2):
         basis = torch.linalg.qr(matrix @ basis).Q
-    values, inner = torch.linalg.eigh(basis.T @ matrix @ basis)
+    values, inner = eigh(basis.T @ matrix @ basis)
     return values[-rank:], basis @ inner[:, -rank:]
+
+
+def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors; in float64 where float32's are NaN, as MKL's are of some with rows of zeros."""
+    values, vectors = torch.linalg.eigh(matrix)
+    if not torch.isfinite(values).all():
+        values, vectors = (part.to(matrix) for part in torch.linalg.eigh(matrix.double()))
+    return values, vectors
 
 
 def coordinates(layer: nn.Linear, outputs: Tensor, inputs: Tensor) -> Tensor:

@@ -29,8 +29,8 @@ EVALUATION_BATCH = 1000
 class StreamDataModule(LightningDataModule):
     """The experiences of an Avalanche benchmark, one after the other, for a single ``Trainer.fit``.
 
-    Which experience is being learned, and how many epochs of it are done, is explicit state that travels in the
-    checkpoint; the loaders are rebuilt from it at every epoch.
+    Which experience is being learned, and how many epochs of it and batches of those are done, is explicit state that
+    travels in the checkpoint; the loaders are rebuilt from it at every epoch.
 
     A stream may come after others that were learned before: its experiences are counted on from theirs. A learner that
     has learned to the end of one takes the next in another ``Trainer.fit``; from a checkpoint, :meth:`after` says so.
@@ -71,6 +71,7 @@ class StreamDataModule(LightningDataModule):
         self.likelihood: Likelihood = CATEGORICAL  # of the targets
         self.experience = 0  # the one being learned, counted from the first that ever was
         self.epoch = 0  # of that experience, the one under way
+        self.batch = 0  # of that epoch, the one that its loader begins with
         self.evaluated: list[int] = []  # the experience that each of the evaluation loaders made last is of
         self._past: Past = NOTHING
         self._goes_on = False
@@ -151,12 +152,13 @@ class StreamDataModule(LightningDataModule):
 
     def restart(self) -> None:
         """Goes back to the beginning."""
-        self.experience, self.epoch = len(self._past), 0
+        self.experience, self.epoch, self.batch = len(self._past), 0, 0
 
     def advance(self) -> None:
         """Goes to the next epoch, of the next experience if this one's are done."""
         self.experience += self.last_epoch_of_experience
         self.epoch = (self.epoch + 1) % self.epochs
+        self.batch = 0
 
     def of_targets(self, likelihood: Likelihood) -> None:
         """Takes targets for what a likelihood is of; a learner says so before it reads any."""
@@ -274,7 +276,7 @@ class StreamDataModule(LightningDataModule):
 
     def train_dataloader(self) -> TensorLoader | DatasetLoader:
         seed = (self._shuffle_seed + self.experience * self.epochs + self.epoch) % 2**63
-        return self._loader(self.train_data(), self.batch_size, seed)
+        return self._loader(self.train_data(), self.batch_size, seed, self.batch)
 
     def val_dataloader(self) -> list[TensorLoader | DatasetLoader]:
         validating = self.trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING
@@ -346,13 +348,13 @@ class StreamDataModule(LightningDataModule):
         return evaluated_again(self._past, earlier) | dict(own)
 
     def _loader(
-        self, data: TensorData | DatasetData, batch_size: int, seed: int | None = None
+        self, data: TensorData | DatasetData, batch_size: int, seed: int | None = None, first: int = 0
     ) -> TensorLoader | DatasetLoader:
         """This process's shard of the data, in the order of the seed, or in the data's if there is none."""
         rank, ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         if isinstance(data, TensorData):
-            return TensorLoader(data, batch_size, seed, rank, ranks)
-        return DatasetLoader(data, batch_size, seed, rank, ranks, self.workers)
+            return TensorLoader(data, batch_size, seed, rank, ranks, first)
+        return DatasetLoader(data, batch_size, seed, rank, ranks, first, self.workers)
 
 
 def _made(given: Any, key: str) -> Any:

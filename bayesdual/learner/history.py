@@ -59,8 +59,10 @@ class History:
         """What a logger is given of the latest evaluation."""
         matrix, key = self.accuracy, self.score.key
         groups = self.over_stream[-1] if self.over_stream else {}
+        known = {j: a for j, a in enumerate(matrix[-1]) if not math.isnan(a)}
         return {
-            **{f"{key}/experience_{j + 1}": a for j, a in enumerate(matrix[-1]) if not math.isnan(a)},
+            **{f"{key}/experience_{j + 1}": a for j, a in known.items() if j < len(matrix)},
+            **{f"{key}_before_learning/experience_{j + 1}": a for j, a in known.items() if j >= len(matrix)},
             f"average_{key}": measures.average_accuracy(matrix),
             f"average_{key}_seen": measures.average_seen_accuracy(matrix),
             "forgetting": measures.forgetting(self.score.gains(matrix)),

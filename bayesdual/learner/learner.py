@@ -32,6 +32,7 @@ from bayesdual.learner.growth import (
 )
 from bayesdual.learner.history import History
 from bayesdual.learner.past import joined_names
+from bayesdual.learner.position import batches_done, random_states, rest_as_an_epoch, set_random_state_of, share_done
 from bayesdual.learner.start import arrange, check_labels, check_saved, take_place
 from bayesdual.learner.supported import refuse_unsupported
 from bayesdual.models import evaluating, of_network, widen_as_saved
@@ -44,7 +45,7 @@ from bayesdual.prediction import (
     prediction_by,
     takes_task_labels,
 )
-from bayesdual.random_state import random_state, set_random_state
+from bayesdual.random_state import random_state
 from bayesdual.schedule import lower_learning_rate
 from bayesdual.stream import Batch, Inputs, Predict
 
@@ -98,7 +99,7 @@ class Learner(LightningModule):
         self.latest_evaluation: measures.Evaluation | measures.NumberEvaluation | None = None
         self._metric = self.likelihood.metric(0)  # of the evaluation under way
         self._takes_task_labels = takes_task_labels(network)
-        self._random_state: dict[str, Any] | None = None
+        self._random_state: list[dict[str, Any]] | dict[str, Any] | None = None
         self._within_epoch = False
         self._loss_sum: Tensor | float = 0.0  # of the epoch: NaN once a loss was
 
@@ -150,8 +151,12 @@ class Learner(LightningModule):
         """Examples and steps of an experience, in the mean over experiences."""
         stream, trainer = self.stream, self.trainer
         sizes = stream.describe()["sizes"]
-        batch = stream.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        batch = self._global_batch() * trainer.accumulate_grad_batches
         return statistics.mean(sizes), stream.epochs * statistics.mean(-(-size // batch) for size in sizes)
+
+    def _global_batch(self) -> int:
+        """New examples of a batch on all processes."""
+        return self.stream.batch_size * self.trainer.world_size
 
     def configure_callbacks(self) -> list[Callback]:
         """IVON has to be told of batches where Lightning computes gradients outside of the optimizer's step."""
@@ -252,7 +257,7 @@ class Learner(LightningModule):
 
     def on_train_start(self) -> None:
         if self._random_state is not None:
-            set_random_state(self._random_state)
+            set_random_state_of(self.global_rank, self._random_state)
             self._random_state = None
 
     def on_train_epoch_start(self) -> None:
@@ -265,7 +270,7 @@ class Learner(LightningModule):
         self._ivons = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        done = (self.stream.epoch + batch_idx / self.trainer.num_training_batches) / self.stream.epochs
+        done = (self.stream.epoch + share_done(self.trainer, self.stream, batch_idx)) / self.stream.epochs
         lower_learning_rate(self._optimizer(), self.lr_end, done)
 
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
@@ -407,13 +412,17 @@ class Learner(LightningModule):
     # -- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._within_epoch:
+            self._check_loss()  # else a checkpoint of what is broken would take the place of one that is not
         checkpoint["bayesdual"] = {
             "algorithm": self.algorithm.state_dict(),
             "history": self.history.state_dict(),
-            "random_state": random_state(),
+            "random_state": random_states(self.trainer),
             "inputs": None if self._inputs is None else self._inputs.state_dict(),
             "classes": list(self.classes),
             "within_epoch": self._within_epoch,
+            "batches": batches_done(self.trainer, self.stream) if self._within_epoch else 0,
+            "batch": self._global_batch(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -424,9 +433,10 @@ class Learner(LightningModule):
                 or cannot be gone on from.
         """
         stream, tensors, fitting = self.stream, checkpoint["state_dict"], self.trainer.state.fn == TrainerFn.FITTING
-        check_saved(checkpoint, self.trainer, stream)
+        check_saved(checkpoint, self.trainer, stream, self._global_batch())
         state = checkpoint["bayesdual"]
         stream.load_state_dict(checkpoint[type(stream).__qualname__])
+        stream.batch = state.get("batches") or 0
         widen_as_saved(self.network, of_network(tensors))
         inputs, tasks = state.get("inputs"), tensors.get("task_mask")
         self.classes = tuple(state.get("classes", ()))
@@ -445,6 +455,8 @@ class Learner(LightningModule):
             )
         self._random_state = state["random_state"]
         if fitting and checkpoint.get("optimizer_states"):
+            if state.get("within_epoch", False):
+                rest_as_an_epoch(checkpoint["loops"]["fit_loop"])
             self._epochs_counted = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
             self._optimizer_state = checkpoint["optimizer_states"][0]
             checkpoint["optimizer_states"] = []  # loaded by us, when the optimizer is made

@@ -13,8 +13,14 @@ from bayesdual.learner.datamodule import StreamDataModule
 from bayesdual.learner.supported import save_at_epoch_ends
 
 
-def check_saved(saved: Mapping[str, Any], trainer: Any, stream: StreamDataModule) -> None:
+def check_saved(saved: Mapping[str, Any], trainer: Any, stream: StreamDataModule, batch: int) -> None:
     """Looks at the checkpoint that a trainer begins from.
+
+    Args:
+        saved: What is in it.
+        trainer: Lightning's.
+        stream: What is learned, or evaluated on.
+        batch: New examples of a batch on all processes.
 
     Raises:
         ValueError: It is damaged, was not made by a ``Learner`` with such a stream, or cannot be gone on from.
@@ -26,10 +32,18 @@ def check_saved(saved: Mapping[str, Any], trainer: Any, stream: StreamDataModule
         raise ValueError("the checkpoint was not made by bayesdual: give one from the checkpoints/ of a run.")
     if name not in saved:
         raise ValueError(f"the checkpoint holds nothing of a {name}: give the datamodule that it was made with.")
-    if saved["bayesdual"].get("within_epoch", False) and trainer.state.fn == TrainerFn.FITTING:
+    state = saved["bayesdual"]
+    if not state.get("within_epoch", False) or trainer.state.fn != TrainerFn.FITTING:
+        return
+    if state.get("batches") is None:
         raise ValueError(
-            "the checkpoint was written in the middle of an epoch, which a stream cannot go on from: give one that "
-            "StreamCheckpoint wrote (last.ckpt, experience_K.ckpt)."
+            "the checkpoint was written in the middle of a step or after the last batch of an epoch, which a stream "
+            "cannot go on from: give one that StreamCheckpoint wrote (last.ckpt, experience_K.ckpt)."
+        )
+    if state["batch"] != batch:
+        raise ValueError(
+            f"the checkpoint was written in the middle of an epoch with {state['batch']} new examples in a batch, all "
+            f"processes together, and there are {batch} now: give as many, or a checkpoint of the end of an epoch."
         )
 
 
