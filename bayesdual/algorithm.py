@@ -57,8 +57,8 @@ class BayesDual:
         memory_bytes: Greatest number of bytes of all that is carried to the next experience beside the network and its
             optimizer: exemplars are coded, as many as fit, and the prior of the weights is measured on them instead of
             being carried (see ``bayesdual.memory``). None: no such bound.
-        replay_batch_size: Exemplars replayed in each step (on each device); a memory that is smaller is replayed
-            several times over in one batch.
+        replay_batch_size: Exemplars replayed in each step, by all processes together, who replay as many each; a memory
+            that is smaller is replayed several times over in one batch.
         label_share: Share a of the labels in replay, between 0 and 1; the rest is the soft labels'.
         temperature: T of the soft labels.
         weight_prior: What holds the weights where the past needs them: "kronecker" is a ``KroneckerPrior`` of this
@@ -128,7 +128,7 @@ class BayesDual:
         self.posterior: Posterior | None = None
         self._generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
         self._examples = 0  # of the experience under way
-        self._rank, self._ranks = 0, 1
+        self._rank, self._ranks, self._batches = 0, 1, 1
 
     def check_budget(self, data: ExperienceData, classes: int) -> None:
         """Refuses a budget that will not hold an exemplar of each class, before anything is learned.
@@ -154,7 +154,12 @@ class BayesDual:
             )
 
     def begin_experience(
-        self, data: ExperienceData, device: torch.device | str = "cpu", rank: int = 0, ranks: int = 1
+        self,
+        data: ExperienceData,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        ranks: int = 1,
+        batches: int = 1,
     ) -> None:
         """Gets ready to learn an experience.
 
@@ -163,15 +168,22 @@ class BayesDual:
             device: Where the model is.
             rank: Which process this is.
             ranks: Number of processes; each replays its own part of a common draw.
+            batches: How many times ``replay_batch_size`` they replay in a step, all together.
         """
         self._examples = len(data.y)
-        self._rank, self._ranks = rank, ranks
+        self._rank, self._ranks, self._batches = rank, ranks, batches
         self.memory.to(device)
         if self.weight_prior is not None:
             self.weight_prior.to(device)
 
     def loss(
-        self, module: nn.Module, predict: Predict, x: Tensor, y: Tensor, t: Tensor
+        self,
+        module: nn.Module,
+        predict: Predict,
+        x: Tensor,
+        y: Tensor,
+        t: Tensor,
+        weights: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a step, per example.
 
@@ -181,21 +193,24 @@ class BayesDual:
             x: New inputs, shape (B, ...).
             y: Their labels, shape (B,).
             t: Their task labels, shape (B,).
+            weights: What each counts in their sum, shape (B,) (see ``bayesdual.stream.weights_in_mean``); None: the
+                mean is taken.
 
         Returns:
             The loss, and its parts (detached, unweighted) by name.
         """
         z = self.replay()
         if z is None:
-            return self.total_loss(module, F.cross_entropy(predict(x, t), y))
+            return self.total_loss(module, _cross_entropy(predict(x, t), y, weights))
         logits = predict(torch.cat([x, z.x]), torch.cat([t, z.tasks]))
-        return self.total_loss(module, F.cross_entropy(logits[: len(y)], y), logits[len(y) :], z)
+        return self.total_loss(module, _cross_entropy(logits[: len(y)], y, weights), logits[len(y) :], z)
 
     def replay(self) -> Exemplars | None:
         """This process's part of a replay batch that all processes draw together; None while nothing is memorised."""
         if not len(self.memory):
             return None
-        common = self.memory.draw(self.replay_batch_size * self._ranks, self._generator, self.spread)
+        each = -(-self.replay_batch_size * self._batches // self._ranks)
+        common = self.memory.draw(each * self._ranks, self._generator, self.spread)
         if self._ranks == 1:
             return common
         return common[torch.arange(self._rank, len(common), self._ranks, device=common.y.device)]
@@ -360,6 +375,13 @@ class BayesDual:
         self._generator.set_state(state["generator"].cpu())
         known = state.get("posterior")  # before 0.2 it was not kept
         self.posterior = None if known is None else Posterior.from_state_dict(known)
+
+
+def _cross_entropy(logits: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
+    if weights is None:
+        return F.cross_entropy(logits, y)
+    losses = F.cross_entropy(logits, y, reduction="none")
+    return losses @ weights.to(losses)
 
 
 def _bytes_in(state: Any) -> int:

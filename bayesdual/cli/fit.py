@@ -231,8 +231,8 @@ class Cli(LightningCLI):
     @rank_zero_only
     def before_fit(self) -> None:
         if (ranks := self.trainer.world_size) > 1:
-            batch = self.datamodule.batch_size
-            print(f"{ranks} processes: data.batch_size is {batch} on each, {ranks * batch} new examples in a step")
+            batch = self.datamodule.examples_of_a_batch
+            print(f"{ranks} processes: {batch} new examples in a batch, {batch // ranks} on each")
 
     @rank_zero_only
     def after_fit(self) -> None:
