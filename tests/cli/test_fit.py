@@ -680,7 +680,7 @@ def test_a_signal_keeps_the_last_checkpoint_and_the_run_goes_on(here, monkeypatc
         for each, handler in handlers.items():  # Lightning ignores Ctrl-C from then on
             signal.signal(each, handler)
     assert status == expected
-    assert err == "bayesdual: stopped; --ckpt_path last goes on after the last finished epoch.\n"
+    assert err == "bayesdual: stopped; --ckpt_path last goes on from the last checkpoint.\n"
     checkpoints = {path.name for path in Path("runs/tiny-1/checkpoints").iterdir()}
     assert checkpoints == {"last.ckpt", "experience_1.ckpt", "experience_2.ckpt"}
     assert call("fit", "--config", "tiny.yaml", *again)[0] == 0
