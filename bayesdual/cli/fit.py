@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich import print as rich_print
 
 from bayesdual.cli.help import ALL, BriefHelp
-from bayesdual.cli.predictions import by_experience, evaluation_of, write_predictions
+from bayesdual.cli.predictions import by_experience, evaluation_of, write_numbers, write_predictions
 from bayesdual.cli.run_directories import (
     CHECKPOINTS,
     RUNS,
@@ -49,7 +49,7 @@ from bayesdual.configuration import (
 from bayesdual.files import write_json, write_whole
 from bayesdual.inspection import RunReport, StreamBoard, StreamProgress, evaluation_table
 from bayesdual.learner import Learner, StreamCheckpoint, StreamDataModule
-from bayesdual.measures import Evaluation
+from bayesdual.measures import Evaluation, NumberEvaluation
 
 RANK_ZERO = "BAYESDUAL_RUN_DIR"  # environment variable through which the processes of a run share its directory
 
@@ -245,23 +245,25 @@ class Cli(LightningCLI):
 
     @rank_zero_only
     def after_validate(self) -> None:
-        self._show(self.model.latest_evaluation, "accuracy on the validation stream")
+        self._show(self.model.latest_evaluation, "validation")
 
     @rank_zero_only
     def after_test(self) -> None:
-        self._show(self.model.latest_evaluation, "accuracy on the test stream")
+        self._show(self.model.latest_evaluation, "test")
 
     def predict(self, **kwargs: Any) -> None:
         """Writes one row per example of the test stream, and what they come to."""
         outputs = by_experience(self.trainer.predict(**kwargs) or [])
-        self._show(evaluation_of(outputs), "accuracy on the test stream")
+        likelihood = self.model.likelihood
+        self._show(evaluation_of(outputs, likelihood), "test")
         path = self.run_dir / "predictions.csv"
-        write_whole(path, lambda temporary: write_predictions(temporary, outputs))
+        write = write_predictions if likelihood.has_classes else write_numbers
+        write_whole(path, lambda temporary: write(temporary, outputs))
         print(f"predictions: {path}")
 
-    def _show(self, evaluation: Evaluation, title: str) -> None:
+    def _show(self, evaluation: Evaluation | NumberEvaluation, stream: str) -> None:
         """Prints an evaluation, and leaves all of it beside the run's results."""
-        rich_print(evaluation_table(evaluation, title))
+        rich_print(evaluation_table(evaluation, stream))
         write_json(self.run_dir / f"{self._command}.json", evaluation)
 
     # -- run directories

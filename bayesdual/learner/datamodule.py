@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bayesdual.learner.past import NOTHING, Past, evaluated_again, fingerprint, first_difference, parts, past_of
 from bayesdual.learner.unfamiliar import unfamiliar_data
+from bayesdual.likelihoods import CATEGORICAL, Likelihood
 from bayesdual.stream import (
     DatasetData,
     DatasetLoader,
@@ -76,6 +77,7 @@ class StreamDataModule(LightningDataModule):
         self.evaluate_on = evaluate_on
         self.workers = workers
         self._ood_given = ood
+        self.likelihood: Likelihood = CATEGORICAL  # of the targets
         self.experience = 0  # the one being learned, counted from the first that ever was
         self.epoch = 0  # of that experience, the one under way
         self.batch = 0  # of that epoch, the one that its loader begins with
@@ -132,8 +134,8 @@ class StreamDataModule(LightningDataModule):
 
     @property
     def n_classes(self) -> int:
-        """One more than the largest label, of the past and of this stream."""
-        return 1 + max(c for classes in self.describe()["classes"] for c in classes)
+        """One more than the largest label, of the past and of this stream; 0 of targets that are numbers."""
+        return 1 + max((c for classes in self.describe()["classes"] for c in classes), default=-1)
 
     @property
     def awaits_checkpoint(self) -> bool:
@@ -166,6 +168,14 @@ class StreamDataModule(LightningDataModule):
         self.experience += self.last_epoch_of_experience
         self.epoch = (self.epoch + 1) % self.epochs
         self.batch = 0
+
+    def of_targets(self, likelihood: Likelihood) -> None:
+        """Takes targets for what a likelihood is of; a learner says so before it reads any."""
+        if likelihood is not self.likelihood:
+            self.likelihood, self._own, self._train, self._evaluation = likelihood, None, None, {}
+        for stream in self._earlier:
+            if stream is not None:
+                stream.of_targets(likelihood)
 
     # -- after other streams
 
@@ -208,14 +218,18 @@ class StreamDataModule(LightningDataModule):
         """That of this stream alone."""
         if self._own is None:
             train = self.stream("train")
-            self._own = {"epochs": self.epochs, "classes": [*map(classes_of, train)], "sizes": [*map(_size, train)]}
+            classes = [classes_of(e) if self.likelihood.has_classes else [] for e in train]
+            self._own = {"epochs": self.epochs, "classes": classes, "sizes": [*map(_size, train)]}
         return self._own
 
     def _own_fingerprint(self) -> str | None:
         """Which data these are, of a stream that comes after others: one of another month may look alike."""
         if self._goes_on and self._fingerprint is None:
-            self._fingerprint = fingerprint(self.stream("train"))
+            self._fingerprint = fingerprint(map(self._read, self.stream("train")))
         return self._fingerprint
+
+    def _read(self, experience: Any) -> TensorData | DatasetData:
+        return experience_data(experience, self.likelihood.targets)
 
     def train_data(self) -> TensorData | DatasetData:
         """The training data of the current experience (of the last one, once all are learned).
@@ -226,11 +240,11 @@ class StreamDataModule(LightningDataModule):
         current = min(self.experience, self.n_experiences - 1) - len(self._past)
         if self._train is None or self._train[0] != current:
             name = f"experience {current + 1} of data.benchmark"
-            data = experience_data(self.stream("train")[current])
+            data = self._read(self.stream("train")[current])
             if len(data) == 0:
                 raise ValueError(f"{name} has no training examples: leave it out.")
             announced = self.own_description()["classes"][current]
-            if strays := set(data.y.unique().tolist()).difference(announced):
+            if self.likelihood.has_classes and (strays := set(data.y.unique().tolist()).difference(announced)):
                 raise ValueError(
                     f"{name} has the label {min(strays)}, but its classes_in_this_experience are {announced}: give it "
                     "all that it has."
@@ -246,7 +260,7 @@ class StreamDataModule(LightningDataModule):
             ValueError: An input is not finite, or labels are no classes.
         """
         if stream not in self._evaluation:
-            data = [experience_data(e) for e in self.stream(stream)]
+            data = [self._read(e) for e in self.stream(stream)]
             for number, of_one in enumerate(data, start=1):
                 _refuse_not_finite(of_one, f"experience {number} of the stream {stream!r} of data.benchmark")
             self._evaluation[stream] = data
@@ -259,6 +273,10 @@ class StreamDataModule(LightningDataModule):
         Raises:
             ValueError: They are not like the stream's: other shapes, types or means, NaN, or task labels.
         """
+        if self._ood_given is not None and not self.likelihood.has_classes:
+            raise ValueError(
+                "data.ood is told apart by the entropy of classes, and the targets are numbers: leave data.ood out."
+            )
         if self._ood_given is not None and not self._ood:
             self._ood = unfamiliar_data(_made(self._ood_given, "data.ood"), self.evaluation_data("test"))
         return self._ood

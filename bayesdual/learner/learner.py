@@ -26,6 +26,7 @@ from bayesdual.learner.growth import (
     check_tasks,
     count_logits,
     mask_of_tasks,
+    no_mask,
     refuse_other_network,
     widen_for,
 )
@@ -82,8 +83,10 @@ class Learner(LightningModule):
         self.network = network
         self.algorithm = algorithm
         self.lr_end = lr_end
-        self.history = History()
-        self._by_mean, self._prediction = prediction_by("mean"), prediction_by(prediction, samples)
+        self.likelihood = algorithm.likelihood
+        self.history = History(self.likelihood.score)
+        self._by_mean = prediction_by("mean", likelihood=self.likelihood)
+        self._prediction = prediction_by(prediction, samples, self.likelihood)
         self._uses_posterior = prediction in ("samples", "linearised")  # of all data, of the last layer
         self._uses_ivons = prediction == "weight_samples"
         self._ivons: Posterior | None = None  # its posterior, at the weights that are evaluated
@@ -93,8 +96,8 @@ class Learner(LightningModule):
         self._optimizer_state: dict[str, Any] | None = None  # as the last fit, or the checkpoint, left it
         self.classes: tuple[str, ...] = ()  # names, by label, where the benchmark has any
         self._epochs_counted = 0  # by the trainer, in the checkpoint
-        self.latest_evaluation: measures.Evaluation | None = None
-        self._metric = measures.StreamMetric(0)  # of the evaluation under way
+        self.latest_evaluation: measures.Evaluation | measures.NumberEvaluation | None = None
+        self._metric = self.likelihood.metric(0)  # of the evaluation under way
         self._takes_task_labels = takes_task_labels(network)
         self._random_state: list[dict[str, Any]] | dict[str, Any] | None = None
         self._within_epoch = False
@@ -122,7 +125,7 @@ class Learner(LightningModule):
         return class_logits(self.network, x, t, self._inputs, self.task_mask, self._takes_task_labels)
 
     def predicted(self, x: Tensor, t: Tensor) -> Predicted:
-        """Class probabilities by the chosen prediction; until a stream is learned, by the mean.
+        """Class probabilities (or numbers) by the chosen prediction; until a stream is learned, by the mean.
 
         Raises:
             ValueError: The prediction needs a posterior that there is not.
@@ -158,6 +161,7 @@ class Learner(LightningModule):
 
     def setup(self, stage: str) -> None:
         stream, fitting = self.stream, stage == "fit"
+        stream.of_targets(self.likelihood)
         self._epochs_counted = 0
         if fitting:
             refuse_unsupported(self.trainer, self.network)
@@ -194,7 +198,8 @@ class Learner(LightningModule):
         classes = joined_names(self.classes if learned is not None else (), stream.benchmark)
         logits = partial(class_logits, self.network, inputs=inputs, tasks=None, told=self._takes_task_labels)
         n_logits = count_logits(self.network, logits, sample, inputs)
-        grows = fitting and stream.n_learned_before > 0 and n_logits < stream.n_classes
+        is_softmax = self.likelihood.is_softmax
+        grows = is_softmax and fitting and stream.n_learned_before > 0 and n_logits < stream.n_classes
         n_logits = stream.n_classes if grows else n_logits
         if fitting:
             self._check_classes(n_logits)
@@ -203,6 +208,8 @@ class Learner(LightningModule):
             self._check_posterior(sample, logits)
         if self._takes_task_labels:
             mask = None
+        elif not is_softmax:
+            mask = no_mask(train)
         elif fitting or tasks is None:
             mask = mask_of_tasks(tasks, train, n_logits, stream.n_learned_before > 0)
         else:
@@ -212,8 +219,14 @@ class Learner(LightningModule):
         return head
 
     def _check_classes(self, n_logits: int) -> None:
-        """Refuses a stream with classes that the network does not know."""
-        if n_logits < self.stream.n_classes:
+        """Refuses a network without an output for all that the stream has."""
+        needed = self.likelihood.outputs(self.stream.n_classes)
+        if not self.likelihood.is_softmax and n_logits != needed:
+            raise ValueError(
+                f"model.network gives {n_logits} outputs, and the likelihood {self.likelihood.name} takes {needed}: "
+                "give the network as many."
+            )
+        if self.likelihood.is_softmax and n_logits < needed:
             raise ValueError(
                 f"model.network gives {n_logits} logits but data.benchmark has {self.stream.n_classes} classes: "
                 "give the network as many."
@@ -234,6 +247,7 @@ class Learner(LightningModule):
                 "bayesdual.ivon.IVONByRule, or model.prediction mean."
             )
         self._learned = self.stream
+        self.likelihood.look_at(self.stream.train_data().y)
         arrange(self.trainer, self.stream, self._epochs_counted)
         self.history.start("total")
         self._agree()
@@ -350,10 +364,13 @@ class Learner(LightningModule):
                 self.algorithm.measure_posterior(
                     self.network, self, self.stream.train_data(), self.stream.experience, self.posterior(), self.device
                 )
+        elif trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            with evaluating(self.network):
+                self.algorithm.measure_noise(self, self.stream.train_data(), self.stream.experience, self.device)
         self.history.start("evaluation")
         stream, fitting = self.stream, trainer.state.fn == TrainerFn.FITTING
         learned = stream.experience if fitting else max(stream.experience, len(self.history.accuracy)) - 1
-        self._metric = measures.StreamMetric(stream.n_experiences, learned).to(self.device)
+        self._metric = self.likelihood.metric(stream.n_experiences, learned).to(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         x, y, t = batch
@@ -367,7 +384,7 @@ class Learner(LightningModule):
             self._loss_sum = evaluation["nll"]  # the last step broke the network
             self._check_loss()
         if self.trainer.sanity_checking:  # also when a run is resumed, and then not untrained
-            self.history.untrained = self.history.untrained or evaluation["accuracy"]
+            self.history.untrained = self.history.untrained or measures.scores_of(evaluation)
         elif self.trainer.state.fn == TrainerFn.FITTING:
             self.history.record(evaluation)
             self._log(self.history.scalars())
@@ -383,9 +400,15 @@ class Learner(LightningModule):
         self._check_classes(count_logits(self.network, self, sample, Inputs.of(sample)))
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor | None]:
-        """Returns ``probabilities`` (B, C), labels ``y`` (B,) and, by a posterior, ``epistemic`` entropy (B,)."""
+        """Returns ``probabilities`` (B, C), labels ``y`` (B,) and, by a posterior, ``epistemic`` entropy (B,).
+
+        Where targets are numbers, ``mean`` (B, 1) stands in place of the first.
+        """
         x, y, t = batch
-        return {**self.predicted(x, t)._asdict(), "y": y}
+        answers = self.predicted(x, t)
+        if not self.likelihood.has_classes:
+            return {"mean": answers.probabilities, "y": y}
+        return {**answers._asdict(), "y": y}
 
     # -- checkpoints
 
@@ -426,6 +449,11 @@ class Learner(LightningModule):
             self._ivons = Posterior.in_checkpoint(checkpoint, self.network)
         self.algorithm.load_state_dict(state["algorithm"])
         self.history.load_state_dict(state["history"])
+        if self.history.score != self.likelihood.score:
+            raise ValueError(
+                f"the checkpoint measured {self.history.score.name}, and algorithm.likelihood's score is "
+                f"{self.likelihood.score.name}: give the same."
+            )
         self._random_state = state["random_state"]
         if fitting and checkpoint.get("optimizer_states"):
             if state.get("within_epoch", False):

@@ -129,7 +129,7 @@ def check_labels(stream: StreamDataModule, n_logits: int) -> None:
         name = f"experience {number} of data.benchmark"
         if size == 0:
             raise ValueError(f"{name} has no training examples: leave it out.")
-        if min(classes) < 0:
+        if classes and min(classes) < 0:
             raise ValueError(f"{name} has the label {min(classes)}: labels are 0, 1, and so on.")
     if len(evaluated) != len(own["sizes"]):
         raise ValueError(
@@ -141,7 +141,7 @@ def check_labels(stream: StreamDataModule, n_logits: int) -> None:
         if len(data) == 0:
             raise ValueError(f"{name} has no examples: give it some to evaluate on.")
         low, high = int(data.y.min()), int(data.y.max())
-        if low < 0 or high >= n_logits:
+        if stream.likelihood.is_softmax and (low < 0 or high >= n_logits):
             raise ValueError(
                 f"{name} has the label {low if low < 0 else high}, but model.network tells the classes 0 to "
                 f"{n_logits - 1} apart."

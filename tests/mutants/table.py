@@ -1005,6 +1005,32 @@ MUTANTS: tuple[Mutant, ...] = (
         ("Kronecker: examples count once", "met * weights[rows, None, None].to(met)", "met"),
     ),
     *mutants(
+        "bayesdual/inspection/charts.py",
+        "tests/inspection/test_charts.py",
+        (
+            "charts: cells transposed",
+            '"after": i + 1, "experience": j + 1, "acc',
+            '"after": j + 1, "experience": i + 1, "acc',
+        ),
+        ("charts: digits rounded away", '"lost": a} for j', '"lost": round(a, 9)} for j'),
+        ("charts: bars cut off", '{"domain": [0, top]}', '{"domain": [0.1, top]}'),
+    ),
+    *mutants(
+        "bayesdual/inspection/report.py",
+        "tests/inspection/test_report.py::test_several_runs_stand_side_by_side_and_what_differs_is_marked",
+        ("report: the worst is called the best", "max(known) if better == UP", "max(known) if better == DOWN"),
+        ("report: differences from the run itself", "_number(value - first", "_number(first - value"),
+    ),
+    *mutants(
+        "bayesdual/learner/history.py",
+        "tests/inspection/test_board.py::test_every_tab_shows_each_experience",
+        (
+            "history: unseen experiences among those learned",
+            "a in accuracy.items() if j < len(matrix)",
+            "a in accuracy.items()",
+        ),
+    ),
+    *mutants(
         "bayesdual/inspection/board.py",
         "tests/inspection/test_board.py",
         ("board: figures take any time", "if last or self._spent <= ", "if True or self._spent <= "),
@@ -1078,5 +1104,35 @@ MUTANTS: tuple[Mutant, ...] = (
         ("serving: task labels do not mask", 'saved["state_dict"].get("task_mask")', "None"),
         ("serving: one posterior for all predictions", 'if by == "weight_samples":', "if False:"),
         ("serving: damage is not looked for", "and not is_damaged(checkpoint)", ""),
+    ),
+    *mutants(
+        "bayesdual/likelihoods/one_output.py",
+        "tests/likelihoods",
+        ("likelihood: soft targets of the network as it is", "self.mean(old / temperature)", "self.mean(f)"),
+        ("likelihood: losses in their own unit", "return 4 * float(self.curvature(torch.zeros(1, 1)))", "return 1.0"),
+    ),
+    *mutants(
+        "bayesdual/likelihoods/gaussian.py",
+        "tests/likelihoods",
+        (
+            "likelihood: every experience gives the scale anew",
+            "if self._scale is None:\n            spread",
+            "if True:\n            spread",
+        ),
+        ("likelihood: the noise is that of the targets", "if not self._squares:", "if True:"),
+    ),
+    *mutants(
+        "bayesdual/learner/learner.py",
+        "tests/learner/test_numbers.py",
+        (
+            "likelihood: the noise is measured after the evaluation",
+            "self.algorithm.measure_noise(self, self.stream.train_data(), self.stream.experience, self.device)",
+            "pass",
+        ),
+    ),
+    *mutants(
+        "bayesdual/measures/continual.py",
+        "tests/learner/test_numbers.py",
+        ("likelihood: forgetting of an error is its fall", "[[-value for value in row] for row in matrix]", "matrix"),
     ),
 )
