@@ -69,8 +69,8 @@ class BayesDual:
         memory_bytes: Greatest number of bytes of all that is carried to the next experience beside the network and its
             optimizer: exemplars are coded, as many as fit, and the prior of the weights is measured on them instead of
             being carried (see ``bayesdual.memory``). None: no such bound.
-        replay_batch_size: Exemplars replayed in each step (on each device); a memory that is smaller is replayed
-            several times over in one batch.
+        replay_batch_size: Exemplars replayed in each step, by all processes together, who replay as many each; a memory
+            that is smaller is replayed several times over in one batch.
         label_share: Share a of the labels in replay, between 0 and 1; the rest is the soft labels'.
         temperature: T of the soft labels; None: the likelihood's, 3 for classes and 1 for counts.
         weight_prior: What holds the weights where the past needs them: "kronecker" is a ``KroneckerPrior`` of this
@@ -168,7 +168,7 @@ class BayesDual:
         self.equal = equal
         self._examples = 0  # of the experience under way
         self._class_weights: Tensor | None = None  # g, by class, where classes are equal
-        self._rank, self._ranks = 0, 1
+        self._rank, self._ranks, self._batches = 0, 1, 1
 
     def check_budget(self, data: ExperienceData, classes: int) -> None:
         """Refuses a budget that will not hold an exemplar of each class, before anything is learned.
@@ -194,7 +194,12 @@ class BayesDual:
             )
 
     def begin_experience(
-        self, data: ExperienceData, device: torch.device | str = "cpu", rank: int = 0, ranks: int = 1
+        self,
+        data: ExperienceData,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        ranks: int = 1,
+        batches: int = 1,
     ) -> None:
         """Gets ready to learn an experience.
 
@@ -203,10 +208,11 @@ class BayesDual:
             device: Where the model is.
             rank: Which process this is.
             ranks: Number of processes; each replays its own part of a common draw.
+            batches: How many times ``replay_batch_size`` they replay in a step, all together.
         """
         self.likelihood.look_at(data.y)
         self._examples = len(data.y)
-        self._rank, self._ranks = rank, ranks
+        self._rank, self._ranks, self._batches = rank, ranks, batches
         if self.equal == "classes":
             self._class_weights = class_weights(self.memory.counts, data.y).to(device)
         self.memory.to(device)
@@ -214,7 +220,13 @@ class BayesDual:
             self.weight_prior.to(device)
 
     def loss(
-        self, module: nn.Module, predict: Predict, x: Tensor, y: Tensor, t: Tensor
+        self,
+        module: nn.Module,
+        predict: Predict,
+        x: Tensor,
+        y: Tensor,
+        t: Tensor,
+        weights: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a step, per example.
 
@@ -224,35 +236,37 @@ class BayesDual:
             x: New inputs, shape (B, ...).
             y: Their labels, shape (B,).
             t: Their task labels, shape (B,).
+            weights: What each counts in their sum, shape (B,) (see ``bayesdual.stream.weights_in_mean``); None: the
+                mean is taken.
 
         Returns:
             The loss, and its parts (detached, unweighted) by name.
         """
         z = self.replay()
         if z is None:
-            return self.total_loss(module, self.criterion(predict(x, t), y))
+            return self.total_loss(module, self.criterion(predict(x, t), y, weights))
         logits = predict(torch.cat([x, z.x]), torch.cat([t, z.tasks]))
-        return self.total_loss(module, self.criterion(logits[: len(y)], y), logits[len(y) :], z)
+        return self.total_loss(module, self.criterion(logits[: len(y)], y, weights), logits[len(y) :], z)
 
-    def criterion(self, logits: Tensor, y: Tensor) -> Tensor:
+    def criterion(self, logits: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
         """The mean loss of new examples, for a host with a criterion of its own; without gradients that of any, plain.
 
         Args:
             logits: Logits or other outputs, shape (B, C).
             y: Targets, shape (B,).
+            weights: As in :meth:`loss`.
         """
         losses = self.likelihood.loss(logits, y)
         if self._class_weights is not None and logits.requires_grad:
             losses = losses * self._class_weights[y]
-        return losses.mean()
+        return losses.mean() if weights is None else losses @ weights.to(losses)
 
     def replay(self) -> Exemplars | None:
         """This process's part of a replay batch that all processes draw together; None while nothing is memorised."""
         if not len(self.memory):
             return None
-        common = self.memory.draw(
-            self.replay_batch_size * self._ranks, self._generator, self.spread, self._class_weights
-        )
+        each = -(-self.replay_batch_size * self._batches // self._ranks)
+        common = self.memory.draw(each * self._ranks, self._generator, self.spread, self._class_weights)
         if self._ranks == 1:
             return common
         return common[torch.arange(self._rank, len(common), self._ranks, device=common.y.device)]

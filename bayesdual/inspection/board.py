@@ -181,7 +181,7 @@ def hyperparameters(learner: Learner) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in learner.network.parameters()),
         "experiences": stream.n_experiences,
         "epochs": stream.epochs,
-        "batch_size": stream.batch_size,
+        "batch_size": stream.examples_of_a_batch,
         "memory_budget": algorithm.memory.budget,
         "memory_bytes": algorithm.memory.max_bytes or 0,
         "replay_batch_size": algorithm.replay_batch_size,

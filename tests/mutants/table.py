@@ -567,6 +567,26 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *mutants(
+        "bayesdual/stream/loaders.py",
+        "tests/learner/test_processes.py",
+        ("processes: what goes twice counts twice", "ranks) < n).double()", "ranks) < 2 * n).double()"),
+        ("processes: what a process lacks is not made up for", "* (ranks / n)", "/ -(-n // ranks)"),
+    ),
+    *mutants(
+        "bayesdual/algorithm.py",
+        "tests/learner/test_processes.py",
+        (
+            "processes: each replays a batch of its own",
+            "* self._batches // self._ranks)",
+            "* self._ranks // self._ranks)",
+        ),
+    ),
+    *mutants(
+        "bayesdual/learner/datamodule.py",
+        "tests/learner/test_processes.py",
+        ("processes: each learns from a batch of its own", 'return 1 if self.batch_size_of == "all" else', "return"),
+    ),
+    *mutants(
         "bayesdual/learner/checkpoint.py",
         "tests/learner/test_within_epochs.py::test_a_run_that_is_told_to_end_loses_no_step",
         ("a run that is told to end loses the epoch", "trainer.received_sigterm or", "False or"),
