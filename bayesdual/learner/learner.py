@@ -45,7 +45,7 @@ from bayesdual.prediction import (
     prediction_by,
     takes_task_labels,
 )
-from bayesdual.random_state import random_state
+from bayesdual.random_state import random_state, set_random_state
 from bayesdual.schedule import lower_learning_rate
 from bayesdual.stream import Batch, Inputs, Predict
 
@@ -100,6 +100,7 @@ class Learner(LightningModule):
         self._metric = self.likelihood.metric(0)  # of the evaluation under way
         self._takes_task_labels = takes_task_labels(network)
         self._random_state: list[dict[str, Any]] | dict[str, Any] | None = None
+        self._random_state_before: dict[str, Any] = {}
         self._within_epoch = False
         self._loss_sum: Tensor | float = 0.0  # of the epoch: NaN once a loss was
 
@@ -155,13 +156,19 @@ class Learner(LightningModule):
         return statistics.mean(sizes), stream.epochs * statistics.mean(-(-size // batch) for size in sizes)
 
     def configure_callbacks(self) -> list[Callback]:
-        """IVON has to be told of batches where Lightning computes gradients outside of the optimizer's step."""
+        """IVON has to be told of batches where Lightning computes gradients outside of the optimizer's step.
+
+        It is also the last that Lightning asks for before it begins processes, which it then seeds anew.
+        """
+        self._random_state_before = random_state()
         outside = self.trainer.accumulate_grad_batches > 1 or self.trainer.precision == "16-mixed"
         return [IVONCallback()] if outside else []
 
     def setup(self, stage: str) -> None:
         stream, fitting = self.stream, stage == "fit"
         stream.of_targets(self.likelihood)
+        if fitting and self.trainer.world_size > 1:  # go on from where generators stood, as one process does
+            set_random_state(self._random_state_before)
         self._epochs_counted = 0
         if fitting:
             refuse_unsupported(self.trainer, self.network)

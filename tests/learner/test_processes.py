@@ -53,8 +53,9 @@ def assert_alike(one, other):
     [(2, partial(blobs, n=19), None), (4, partial(blobs, n=19), ivon), (2, partial(blobs_behind_loaders, n=19), adam)],
     ids=["2-by-rule", "4-ivon", "2-loader-adam"],
 )
-def test_processes_that_share_a_batch_learn_what_one_does(tmp_path, ranks, stream, optimizer):
+def test_processes_that_share_a_batch_learn_what_one_does(tmp_path, ranks, stream, optimizer, monkeypatch):
     """38 examples in batches of 12: the last batch of 2 is less than one for each of 4 processes."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")  # by which Lightning seeds processes
     one, several = (run(tmp_path / str(n), n, stream, optimizer) for n in (1, ranks))
     assert_alike(one, several)
 

@@ -573,6 +573,11 @@ MUTANTS: tuple[Mutant, ...] = (
         ("processes: what a process lacks is not made up for", "* (ranks / n)", "/ -(-n // ranks)"),
     ),
     *mutants(
+        "bayesdual/learner/learner.py",
+        "tests/learner/test_processes.py",
+        ("processes: seeded anew, other than one", "set_random_state(self._random_state_before)", "pass"),
+    ),
+    *mutants(
         "bayesdual/algorithm.py",
         "tests/learner/test_processes.py",
         (
