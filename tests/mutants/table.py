@@ -82,11 +82,21 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "bayesdual/ivon/samples.py",
         "tests/ivon/test_optimizer.py::test_a_gradient_that_is_too_long_is_that_of_a_flatter_loss",
-        ("IVON: max_norm ignored", "if length > max_norm:", "if length > math.inf:"),
+        ("IVON: max_norm ignored", "if length > max_norm or", "if"),
         (
             "IVON: max_norm shortens squared gradients as it does gradients",
-            "factor**2 if self.squared else factor",
-            "factor",
+            "by[p] ** 2 if self.squared else by[p]",
+            "by[p]",
+        ),
+    ),
+    *mutants(
+        "bayesdual/ivon/checks.py",
+        "tests/ivon/test_optimizer.py::test_max_rms_shortens_the_gradient_of_a_parameter_and_leaves_others_alone",
+        ("IVON: max_rms bounds the length of a gradient", "max_rms * math.sqrt(p.numel())", "max_rms"),
+        (
+            "IVON: max_norm is of what max_rms has shortened before",
+            "length = math.hypot(*(each[p] * x",
+            "math.hypot(*(each[p] * x",
         ),
     ),
     *mutants(
@@ -307,7 +317,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "bayesdual/lora/rule.py",
         "tests/lora/test_rule.py",
-        ("IVON for LoRA: no bound on a step", "clip_radius=CLIP_RADIUS,", ""),
+        ("IVON for LoRA: steps as long as gradients", "max_rms=MAX_RMS,", ""),
         ("IVON for LoRA: noise of every weight counts", "if p.requires_grad)", ")"),
     ),
     *mutants(
