@@ -28,7 +28,13 @@ from bayesdual.inspection.figures import (
     progress_figure,
     reliability_figure,
 )
-from bayesdual.inspection.memory_figures import is_images, memory_figure
+from bayesdual.inspection.memory_figures import (
+    changes_figure,
+    extremes_figure,
+    is_images,
+    map_figure,
+    memory_figure,
+)
 from bayesdual.inspection.projector import project
 from bayesdual.learner import Learner
 
@@ -62,6 +68,11 @@ def stream_figures(learner: Learner) -> Figures:
         found["certainty/certainty"] = certainty_figure(over_stream)
     if memory.exemplars is not None and is_images(memory.exemplars.x):
         found["memory/memory"] = memory_figure(memory.exemplars, names)
+    if (mapped := learner.algorithm.memory_map) is not None:
+        found["memory/memory_map"] = map_figure(mapped)
+        if is_images(mapped.x):
+            found["memory/memory_extremes"] = extremes_figure(mapped, names)
+        found["memory/memory_changes"] = changes_figure(mapped.changes, names)
     return found
 
 

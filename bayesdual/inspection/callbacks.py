@@ -22,9 +22,11 @@ from bayesdual import __version__, measures, sources
 from bayesdual.files import write_json, write_whole
 from bayesdual.inspection.board import StreamBoard, shown_learner
 from bayesdual.inspection.figures import save
+from bayesdual.inspection.runs import MAPS
 from bayesdual.inspection.tables import accuracy_tables, summary
 from bayesdual.inspection.verdict import verdict
 from bayesdual.learner import Learner
+from bayesdual.memory import MemoryMap
 from bayesdual.models import WritesFiles
 from bayesdual.posterior import UNMARKED
 
@@ -89,6 +91,11 @@ class RunReport(Callback):
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
         self.console = Console(file=sys.stdout, highlight=False)
+        self._saved: MemoryMap | None = None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:  # the memory holds what was learned only now
+            self._save_map(shown_learner(pl_module))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         learner = shown_learner(pl_module)
@@ -113,7 +120,15 @@ class RunReport(Callback):
             how = "the same command goes on" if stream.n_learned_before else "go on with --ckpt_path last"
             self.console.print(f"stopped early, in experience {stream.experience + 1} of {stream.n_experiences}: {how}")
 
+    def _save_map(self, learner: Learner) -> None:
+        mapped, folder = learner.algorithm.memory_map, self.directory / MAPS
+        if mapped is not None and mapped is not self._saved:
+            folder.mkdir(exist_ok=True)
+            mapped.save(folder / f"experience_{len(learner.history.accuracy)}.safetensors")
+            self._saved = mapped
+
     def _report(self, trainer: Any, learner: Learner) -> None:
+        self._save_map(learner)
         results = run_results(learner)
         write_json(self.directory / "results.json", results)
         memory = learner.algorithm.memory

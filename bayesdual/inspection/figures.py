@@ -243,13 +243,21 @@ def losses_figure(lost: Sequence[float]) -> Figure:
 
 
 def posterior_figure(posterior: Posterior) -> Figure:
-    """Standard deviations of the parameters of each layer: the middle half of them, and the median."""
-    names = list(posterior.precision)
+    """Standard deviations of the parameters of each layer: the middle half of them, and the median.
+
+    Of many those that the data have narrowed most are drawn.
+    """
+    quarters = torch.tensor([0.25, 0.5, 0.75])
+    found = {
+        name: quantiles(precision.float().rsqrt().flatten(), quarters).tolist()
+        for name, precision in posterior.precision.items()
+    }
+    narrow = sorted(found, key=lambda name: found[name][1])[:WITH_NAMES]
+    names = [name for name in found if name in narrow]
     figure = new_figure(6, 0.9 + 0.32 * len(names))
     axes = figure.subplots()
-    quarters = torch.tensor([0.25, 0.5, 0.75])
     for row, name in enumerate(names):
-        low, middle, high = quantiles(posterior.precision[name].float().rsqrt().flatten(), quarters).tolist()
+        low, middle, high = found[name]
         axes.plot([low, high], [row, row], color=KEPT_COLOR, linewidth=6, alpha=0.4, solid_capstyle="butt")
         axes.plot(middle, row, "o", color=KEPT_COLOR)
     if posterior.prior_precision > 0:
@@ -257,8 +265,9 @@ def posterior_figure(posterior: Posterior) -> Figure:
         axes.legend(fontsize=8)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set_xlim(left=0)
-    axes.set_xlabel("standard deviation")
+    axes.set_xlim(0, 1.05 * max(high for *_, high in found.values()))
+    left_out = f", the {len(names)} narrowest of {len(found)} parameters" if len(names) < len(found) else ""
+    axes.set_xlabel(f"standard deviation{left_out}")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

@@ -30,11 +30,11 @@ def test_the_page_has_the_numbers_of_the_results_and_asks_no_other_host(finished
     body = page.partition("<script")[0]
     assert not re.findall(r"(?:src|href)=\"(?!data:)", body) and "http:" not in re.sub(r"base64,[^\"]*", "", body)
     assert "default-src 'none'; img-src data:" in page, "a browser asks no host for anything, whatever is in the page"
-    assert "blobs &lt;1&gt;" in page and len(re.findall(r"<img alt=\"[^\"]+\"", page)) == 8
+    assert "blobs &lt;1&gt;" in page and len(re.findall(r"<img alt=\"[^\"]+\"", page)) == 11
     order = [page.index(f"<h2>{q}") for q in ("How well", "What was forgotten", "What is rem", "How sure", "What it")]
     assert order == sorted(order)
     names = {path.name for path in (directory / "report").iterdir()}
-    assert {"memory.png", "memory.svg", "posterior.png", "accuracy_lost.png", "bytes.svg"} < names
+    assert {"memory.png", "memory.svg", "posterior.png", "accuracy_lost.png", "bytes.svg", "memory_map.png"} < names
     assert "of its best on each experience, " in capsys.readouterr().out
 
 
@@ -60,7 +60,7 @@ def test_figures_are_looked_into_where_vega_is_installed_and_are_behind_the_char
         pytest.importorskip("vl_convert", reason="the extra inspect is not installed")
     known = read_run(finished[0])
     page = report([known], [drawn(figures_of(known))], live)
-    assert len(re.findall(r"<img alt=", page)) == 8
+    assert len(re.findall(r"<img alt=", page)) == 11
     if not live:
         assert "<script" not in page and "data-charts" not in page
         return
