@@ -5,32 +5,25 @@ They are callbacks of a :class:`lightning.Trainer` that fits a :class:`bayesdual
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from bayesdual import __version__, measures, sources
-from bayesdual.files import write_json, write_whole
+from bayesdual import measures
 from bayesdual.inspection.board import StreamBoard, shown_learner
-from bayesdual.inspection.figures import save
-from bayesdual.inspection.runs import MAPS
+from bayesdual.inspection.standing import Standing, leave, save_map, save_pictures
 from bayesdual.inspection.tables import accuracy_tables, summary
 from bayesdual.inspection.verdict import verdict
 from bayesdual.learner import Learner
 from bayesdual.memory import MemoryMap
 from bayesdual.models import WritesFiles
 from bayesdual.posterior import UNMARKED
-
-VERSIONS_OF = ("torch", "lightning", "avalanche-lib")
 
 
 class StreamProgress(ProgressBar):
@@ -121,46 +114,20 @@ class RunReport(Callback):
             self.console.print(f"stopped early, in experience {stream.experience + 1} of {stream.n_experiences}: {how}")
 
     def _save_map(self, learner: Learner) -> None:
-        mapped, folder = learner.algorithm.memory_map, self.directory / MAPS
-        if mapped is not None and mapped is not self._saved:
-            folder.mkdir(exist_ok=True)
-            mapped.save(folder / f"experience_{len(learner.history.accuracy)}.safetensors")
-            self._saved = mapped
+        if learner.algorithm.memory_map is not self._saved:
+            self._saved = learner.algorithm.memory_map
+            save_map(self.directory, Standing.of(learner))
 
     def _report(self, trainer: Any, learner: Learner) -> None:
         self._save_map(learner)
-        results = run_results(learner)
-        write_json(self.directory / "results.json", results)
-        memory = learner.algorithm.memory
-        if len(memory):
-            memory.save(self.directory / "memory.safetensors")
         posterior = learner.algorithm.posterior or learner.posterior()
-        if posterior is not None:
-            posterior.save(self.directory / "posterior.safetensors")
-            if not posterior.knows_data:
-                self.console.print(f"note: {UNMARKED}")
+        results = leave(self.directory, Standing.of(learner), posterior)
+        if posterior is not None and not posterior.knows_data:
+            self.console.print(f"note: {UNMARKED}")
         if isinstance(learner.network, WritesFiles):
             learner.network.save_files(self.directory)
         matrix = results["accuracy_matrix"]
         self.console.print("\nAccuracy on each experience (columns) after learning each (rows):")
         self.console.print(*accuracy_tables(matrix), verdict(matrix), summary(results))
         board = next((c for c in trainer.callbacks if isinstance(c, StreamBoard)), StreamBoard())
-        for tag, pixels in board.pictures(learner).items():
-            name = tag.rpartition("/")[2]
-            write_whole(self.directory / f"{name}.png", partial(save, pixels))
-
-
-def run_results(learner: Learner) -> dict[str, Any]:
-    """All that ``results.json`` holds."""
-    return {
-        **learner.history.results(),
-        "experiences_learned": learner.stream.experience,
-        "memory_size": len(learner.algorithm.memory),
-        "memory_budget": learner.algorithm.memory.budget,
-        "memory_bytes": learner.algorithm.memory_bytes(),
-        "evaluated_on": learner.stream.evaluate_on,
-        "class_names": list(learner.classes) or None,
-        "seed": torch.initial_seed(),
-        "versions": {"bayesdual": __version__} | {name: importlib.metadata.version(name) for name in VERSIONS_OF},
-        "code": sources.digest_of_all(),
-    }
+        save_pictures(self.directory, board.pictures(learner))

@@ -23,7 +23,7 @@ def map_chart(maps: Mapping[int, MemoryMap], class_names: Sequence[str] | None =
     points = [point for k, mapped in maps.items() for point in _points(k, mapped, most, class_names)]
     last = max(maps)
     slider = {"input": "range", "min": min(maps), "max": last, "step": 1, "name": "experience "}
-    place = {
+    place: Chart = {
         "x": field_of("residual", title="residual: 1 - p(label)", scale={"domain": [-0.02, 1.02], "nice": False}),
         "y": field_of("drawn", title="leverage (log)", scale={"type": "log"}),
         "color": field_of("kept", "nominal", scale={"domain": ["no", "yes"], "range": [OTHERS_COLOR, KEPT_COLOR]}),

@@ -27,7 +27,7 @@ def mapped():
     p = torch.tensor([[0.1, 0.6, 0.3], [0.0, 0.1, 0.9], [0.5, 0.25, 0.25]])
     known = Scored(p.log().clamp_min(-1e4), torch.zeros(3, 2), torch.tensor([0.5, 0.1, 2.0]))
     before = kept((0, 0, 10), (0, 0, 11), (1, 0, 12))
-    after = kept((0, 0, 10), (1, 0, 12), (1, 1, 10), (2, 1, 13))
+    after = kept((0, 0, 11), (1, 0, 12), (1, 1, 10), (2, 1, 13))
     return map_memory(data, torch.tensor([0, 1, 4]), known, 1, before, after)
 
 
@@ -40,7 +40,7 @@ def test_residuals_and_leverages_are_those_of_the_examples(mapped):
 
 
 def test_kept_are_those_of_this_experience_and_changes_are_counted_by_class(mapped):
-    assert mapped.kept.tolist() == [True, False, False], "12 and 11 are the places of another experience's"
+    assert mapped.kept.tolist() == [True, False, False], "the 11 in the memory is of another experience"
     assert mapped.changes.tolist() == [[0, 0, 1], [1, 1, 0], [2, 1, 0]]
 
 

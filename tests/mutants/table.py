@@ -944,6 +944,17 @@ MUTANTS: tuple[Mutant, ...] = (
         ("Kronecker: examples count once", "met * weights[rows, None, None].to(met)", "met"),
     ),
     *mutants(
+        "strategies/report.py",
+        "tests/strategies/test_report.py",
+        ("Avalanche report: evaluations while learning count", "if self._learning or ", "if "),
+        (
+            "Avalanche report: the second evaluation counts, too",
+            "self._learned <= len(self.history.accuracy) or not",
+            "not",
+        ),
+        ("Avalanche report: another stream is recorded", "if e.origin_stream.name == self.stream]", "]"),
+    ),
+    *mutants(
         "bayesdual/memory/map.py",
         "tests/memory/test_map.py",
         ("map: residual is the label's probability", "residuals, leverages = 1 - p[", "residuals, leverages = p["),
