@@ -4,8 +4,8 @@
 
 Split Fashion-MNIST as ``configs/split_fmnist.yaml`` has it, one epoch, each run in a process of its own, in turn: no
 logger; the default, where figures may take a tenth of the time; figures after every experience. The figures that are
-left beside the results as PNG are drawn in all three. Seconds are the wall time of learning, and of the process; those of
-the processor are what a busy machine hardly changes.
+left beside the results as PNG are drawn in all three. Seconds are the wall time of learning, and of the process;
+those of the processor are what a busy machine hardly changes.
 """
 
 from __future__ import annotations
@@ -53,9 +53,8 @@ def main() -> None:
         for name, options in SIDES.items():
             runs[name].append(timed(options, seed))
         print(f"round {seed + 1} of {args.repeats}: " + ", ".join(f"{r[-1]['learning']:.2f} s" for r in runs.values()))
-    print(
-        f"\n{'':16s} {'learning (median)':>18s} {'min':>6s} {'max':>6s} {'process':>8s} {'ratio':>6s} {'CPU':>6s} {'ratio':>6s} {'MB':>6s}"
-    )
+    columns = (("min", 6), ("max", 6), ("process", 8), ("ratio", 6), ("CPU", 6), ("ratio", 6), ("MB", 6))
+    print(f"\n{'':16s} {'learning (median)':>18s} " + " ".join(f"{name:>{width}s}" for name, width in columns))
     for name, of_one in runs.items():
         seconds = [run["learning"] for run in of_one]
         pairs = list(zip(of_one, runs["no TensorBoard"], strict=True))

@@ -18,6 +18,7 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from bayesdual.algorithm import BayesDual
 from bayesdual.inspection import Standing, by_experience, leave, pictures_of, save_map, save_pictures
 from bayesdual.learner import History
 from bayesdual.measures import Evaluation, StreamMetric
@@ -41,8 +42,8 @@ class StreamReport(SupervisedPlugin):
         stream: Name of the stream whose evaluation is recorded.
 
     Raises:
-        ValueError: While training: an experience was not evaluated before the next, or there are more of them than the
-            evaluated stream has.
+        ValueError: While training: an experience was not evaluated before the next, there are more of them than the
+            evaluated stream has, or the likelihood is not of classes by softmax.
     """
 
     def __init__(self, directory: str | Path, class_names: Sequence[str] | None = None, stream: str = "test") -> None:
@@ -56,6 +57,12 @@ class StreamReport(SupervisedPlugin):
         self._metric: StreamMetric | None = None
 
     def before_training_exp(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
+        algorithm = _algorithm(strategy)
+        if algorithm is not None and not algorithm.likelihood.is_softmax:
+            raise ValueError(
+                f"StreamReport measures classes by softmax, and the likelihood is {algorithm.likelihood.name}: leave "
+                "it out, or learn by python -m bayesdual fit."
+            )
         if self._learned > len(self.history.accuracy):
             raise ValueError(
                 f"experience {self._learned} was not evaluated: call strategy.eval(benchmark.{self.stream}_stream) "
@@ -99,8 +106,7 @@ class StreamReport(SupervisedPlugin):
         self._leave(strategy, evaluation)
 
     def _leave(self, strategy: SupervisedTemplate, evaluation: Evaluation) -> None:
-        ours = next((p for p in strategy.plugins if isinstance(p, BayesDualPlugin)), None)
-        algorithm = None if ours is None else ours.algorithm
+        algorithm = _algorithm(strategy)
         standing = Standing(self.history, algorithm, evaluation, self.class_names, self._learned, self.stream)
         self.directory.mkdir(parents=True, exist_ok=True)
         posterior = Posterior.of(strategy.model, strategy.optimizer)
@@ -113,3 +119,8 @@ class StreamReport(SupervisedPlugin):
             for tag, pixels in pictures.items():
                 writer.add_image(tag, pixels, self._learned, dataformats="HWC")
         save_pictures(self.directory, pictures)
+
+
+def _algorithm(strategy: SupervisedTemplate) -> BayesDual | None:
+    """That of a plugin of ours, if there is one."""
+    return next((p.algorithm for p in strategy.plugins if isinstance(p, BayesDualPlugin)), None)

@@ -30,7 +30,7 @@ from bayesdual.inspection.standing import (
     save_pictures,
     stream_figures,
 )
-from bayesdual.inspection.tables import accuracy_tables, evaluation_table, summary
+from bayesdual.inspection.tables import accuracy_tables, evaluation_table, score_of, summary
 from bayesdual.inspection.verdict import lost, verdict
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "report",
     "save_map",
     "save_pictures",
+    "score_of",
     "stream_figures",
     "summary",
     "verdict",

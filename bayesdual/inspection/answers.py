@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from bayesdual.inspection.figures import name_of
-from bayesdual.inspection.memory_figures import is_images
-from bayesdual.inspection.page import folded, paragraph, table
+from bayesdual.inspection.memory_figures import is_images, label_of
+from bayesdual.inspection.page import capital, folded, paragraph, table
 from bayesdual.inspection.runs import Run
+from bayesdual.inspection.tables import score_of
 from bayesdual.inspection.verdict import verdict
 
 if TYPE_CHECKING:
@@ -25,15 +26,17 @@ class Drawn(NamedTuple):
 
 
 def accuracy(one: Drawn) -> str:
-    return one.show("accuracy_matrix", "Accuracy on each experience (columns) after each (rows).")
+    score = score_of(one.run.results)
+    return one.show(f"{score.key}_matrix", f"{capital(score.name)} on each experience (columns) after each (rows).")
 
 
 def forgotten(one: Drawn) -> str:
-    text = verdict(one.run.results["accuracy_matrix"])
+    score = score_of(one.run.results)
+    key, name = score.key, capital(score.name)
     return (
-        paragraph(f"{text[0].upper()}{text[1:]}.")
-        + one.show("accuracy_over_time", "Accuracy on each experience once it is learned, and their mean.")
-        + one.show("accuracy_lost", "Accuracy on each experience that is gone since it was best.")
+        paragraph(f"{capital(verdict(one.run.matrix, score))}.")
+        + one.show(f"{key}_over_time", f"{name} on each experience once it is learned, and their mean.")
+        + one.show(f"{key}_lost", f"{name} on each experience, how much worse than it was at its best.")
     )
 
 
@@ -42,21 +45,21 @@ def remembered(one: Drawn) -> str:
     if memory is None or memory.exemplars is None:
         return paragraph("No example is kept.")
     z, names = memory.exemplars, one.run.results.get("class_names")
-    of_class = {c: z[z.y == c] for c in z.y.unique().tolist()}
+    of_class = {} if z.y.is_floating_point() else {c: z[z.y == c] for c in z.y.unique().tolist()}
+    classes = f" of {len(of_class)} classes" if of_class else ""
     text = paragraph(
-        f"{len(z)} exemplars of {len(of_class)} classes stand for {memory.examples_seen:,} examples seen. The "
+        f"{len(z)} exemplars{classes} stand for {memory.examples_seen:,} examples seen. The "
         "score of one is its leverage: how far it moves what the network says of it, so how much that relies on it."
     )
-    text += one.show(
-        "memory", "The first exemplars of each class; above each how many examples it stands for, and its score."
-    )
+    caption = "The first exemplars of each class; above each how many examples it stands for, and its score."
+    text += one.show("memory", caption)
     if one.run.maps:
         text += _mapped(one, max(one.run.maps))
     rows = [
         [name_of(c, names), str(len(of)), f"{float(of.weights.sum()):,.0f}", f"{float(of.scores.mean()):.3g}"]
         for c, of in of_class.items()
     ]
-    return text + folded("By class", table(["class", "exemplars", "stand for", "mean score"], rows))
+    return text + folded("By class", table(["class", "exemplars", "stand for", "mean score"], rows)) if rows else text
 
 
 def _mapped(one: Drawn, k: int) -> str:
@@ -70,7 +73,7 @@ def _mapped(one: Drawn, k: int) -> str:
     text += one.show("memory_extremes", f"The extremes of experience {k}.")
     rows = [
         [
-            name_of(int(last.y[i]), names),
+            label_of(last.y[i], names),
             *(f"{float(value):.3g}" for value in (last.residuals[i], last.leverages[i])),
             "yes" if last.kept[i] else "no",
             str(int(last.index[i])),
@@ -78,7 +81,8 @@ def _mapped(one: Drawn, k: int) -> str:
         ]
         for i, x in zip(last.extremes.tolist(), last.x, strict=True)
     ]
-    columns = ["class", "residual", "leverage", "kept", "place", *([] if is_images(last.x) else ["input"])]
+    kind = "target" if last.y.is_floating_point() else "class"
+    columns = [kind, "residual", "leverage", "kept", "place", *([] if is_images(last.x) else ["input"])]
     text += folded("The extremes as a table", table(columns, rows))
     caption = f"Exemplars of each class that came into the memory, and that went, after experience {k}."
     return text + one.show("memory_changes", caption)
@@ -94,8 +98,9 @@ def _in_words(x: Tensor) -> str:
 def sure(one: Drawn) -> str:
     results, posterior = one.run.results, one.run.posterior
     marks = "" if posterior is None or posterior.knows_data else " The data have left no mark on it."
+    ece = f", ECE {results['ece']:.4f}" if "ece" in results else ""
     return (
-        paragraph(f"NLL {results['nll']:.4f} nats an example, ECE {results['ece']:.4f}, over all of the stream.")
+        paragraph(f"NLL {results['nll']:.4f} nats an example{ece}, over all of the stream.")
         + one.show("certainty", "How sure, and how rightly, of experiences that are old, new and unseen, after each.")
         + one.show("posterior", f"The posterior: standard deviations by parameter, middle half.{marks}")
     )

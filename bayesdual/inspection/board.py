@@ -22,18 +22,23 @@ from bayesdual.inspection.standing import Standing, by_experience, pictures_of
 from bayesdual.learner import Learner
 from bayesdual.posterior import Posterior
 
-LAYOUT = {
-    "forgetting": {
-        "accuracy of each experience": ["Multiline", ["accuracy/experience_.*"]],
-        "of those seen, and forgetting": ["Multiline", ["average_accuracy_seen", "forgetting"]],
-    },
-    "how sure it is": {
-        "NLL of old, new and unseen experiences": ["Multiline", ["nll/.*"]],
-        "entropy of old, new and unseen experiences": ["Multiline", ["entropy/.*"]],
-    },
-    "what is minimised": {"parts of the loss": ["Multiline", ["loss/.*"]]},
-}
 VALUES = 10_000  # of a layer's standard deviations, of which a histogram is made
+
+
+def layout(learner: Learner) -> dict[str, Any]:
+    """The custom scalars."""
+    score = learner.history.score
+    sure = {"NLL of old, new and unseen experiences": ["Multiline", ["nll/.*"]]}
+    if learner.likelihood.has_classes:
+        sure["entropy of old, new and unseen experiences"] = ["Multiline", ["entropy/.*"]]
+    return {
+        "forgetting": {
+            f"{score.name} of each experience": ["Multiline", [f"{score.key}/experience_.*"]],
+            "of those seen, and forgetting": ["Multiline", [f"average_{score.key}_seen", "forgetting"]],
+        },
+        "how sure it is": sure,
+        "what is minimised": {"parts of the loss": ["Multiline", ["loss/.*"]]},
+    }
 
 
 class StreamBoard(Callback):
@@ -63,7 +68,7 @@ class StreamBoard(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.perf_counter()
         for writer in _writers(trainer):
-            writer.add_custom_scalars(LAYOUT)
+            writer.add_custom_scalars(layout(shown_learner(pl_module)))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._evaluated = not trainer.sanity_checking
@@ -139,6 +144,7 @@ def hyperparameters(learner: Learner) -> dict[str, Any]:
         "temperature": algorithm.temperature,
         "spread": algorithm.spread,
         "selection": getattr(algorithm.selection, "__name__", type(algorithm.selection).__name__),
+        "likelihood": learner.likelihood.name,
         "weight_prior": "none" if algorithm.weight_prior is None else type(algorithm.weight_prior).__name__,
         "seed": torch.initial_seed(),
     }
@@ -147,8 +153,8 @@ def hyperparameters(learner: Learner) -> dict[str, Any]:
 def final_measures(learner: Learner) -> dict[str, float]:
     """The measures that runs are compared by, where the parallel coordinates of TensorBoard look for them."""
     results = learner.history.results()
-    names = ("average_accuracy", "forgetting", "backward_transfer", "nll", "ece", "seconds_total")
-    return {f"final/{name}": results[name] for name in names}
+    names = (f"average_{learner.history.score.key}", "forgetting", "backward_transfer", "nll", "ece", "seconds_total")
+    return {f"final/{name}": results[name] for name in names if name in results}
 
 
 def shown_learner(module: LightningModule) -> Learner:

@@ -23,14 +23,16 @@ HIGH = 36  # pixels of a row of the heat map
 
 
 def charts_of(results: Mapping[str, Any]) -> Charts:
-    """Charts of the results of a run, where there is something to look into."""
-    matrix = results["accuracy_matrix"]
-    found = {
-        "accuracy_matrix": [matrix_chart(matrix)],
-        "accuracy_over_time": [progress_chart(matrix)],
-        "accuracy_lost": [losses_chart(matrix)],
-    }
-    if over_stream := results.get("over_stream"):
+    """Charts of the results of a run, where there is something to look into; scores of numbers have figures only."""
+    found: Charts = {}
+    if "accuracy_matrix" in results:
+        matrix = results["accuracy_matrix"]
+        found = {
+            "accuracy_matrix": [matrix_chart(matrix)],
+            "accuracy_over_time": [progress_chart(matrix)],
+            "accuracy_lost": [losses_chart(matrix)],
+        }
+    if "ece" in results and (over_stream := results.get("over_stream")):
         named = {"nll": "NLL, nats (log)", "ece": "ECE", "entropy": "entropy, nats"}
         found["certainty"] = [certainty_chart(over_stream, key, name) for key, name in named.items()]
     if parts := results.get("memory_bytes"):

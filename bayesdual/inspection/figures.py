@@ -58,29 +58,41 @@ def save(pixels: Picture, path: Path) -> None:
     imsave(path, pixels)
 
 
-def accuracy_figure(matrix: measures.Matrix) -> Figure:
-    """The accuracy matrix as a heat map; what was not learned yet is left empty."""
+def accuracy_figure(matrix: measures.Matrix, score: measures.Score = measures.ACCURACY) -> Figure:
+    """The matrix of a score as a heat map, the better the lighter; what was not learned yet is left empty."""
     n, learned = len(matrix[0]), len(matrix)
     few = n <= WITH_NUMBERS
     figure = new_figure(*((1.6 + 0.6 * n, 1.2 + 0.55 * learned) if few else (8, 7)))
     axes = figure.subplots()
     seen = np.tril(np.ones((learned, n), dtype=bool)) & ~np.isnan(matrix)
-    image = axes.imshow(np.ma.masked_where(~seen, matrix), vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    low, high = _range(score, [matrix[i][j] for i, j in zip(*np.nonzero(seen), strict=True)])
+    colors = "viridis_r" if score.lower_is_better else "viridis"
+    image = axes.imshow(np.ma.masked_where(~seen, matrix), vmin=low, vmax=high, cmap=colors, aspect="auto")
     if few:
         for i, j in zip(*np.nonzero(seen), strict=True):
             a = matrix[i][j]
-            axes.text(j, i, f"{a:.2f}", ha="center", va="center", color="white" if a < 0.6 else "black", fontsize=8)
+            dark = ((a - low) / (high - low) < 0.6) != score.lower_is_better
+            text = f"{a:.2f}" if score == measures.ACCURACY else f"{a:.3g}"
+            axes.text(j, i, text, ha="center", va="center", color="white" if dark else "black", fontsize=8)
         axes.set_xticks(range(n), [str(j + 1) for j in range(n)])
         axes.set_yticks(range(learned), [str(i + 1) for i in range(learned)])
     else:
-        figure.colorbar(image, ax=axes, label="accuracy")
-    axes.set_xlabel("accuracy on experience")
+        figure.colorbar(image, ax=axes, label=score.name)
+    axes.set_xlabel(f"{score.name} on experience")
     axes.set_ylabel("after experience")
     return figure
 
 
-def progress_figure(matrix: measures.Matrix) -> Figure:
-    """How the accuracy of each experience goes on once it is learned, and the mean over those seen."""
+def _range(score: measures.Score, values: Sequence[float]) -> tuple[float, float]:
+    """Between what a score is drawn: of accuracies 0 and 1, of others what there is."""
+    if score == measures.ACCURACY:
+        return 0.0, 1.0
+    low, high = min(*values, 0.0) if score.lower_is_better else min(values), max(values)
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def progress_figure(matrix: measures.Matrix, score: measures.Score = measures.ACCURACY) -> Figure:
+    """How the score of each experience goes on once it is learned, and the mean over those seen."""
     figure = new_figure(6, 3.6)
     axes = figure.subplots()
     steps = range(1, len(matrix) + 1)
@@ -92,21 +104,25 @@ def progress_figure(matrix: measures.Matrix) -> Figure:
         axes.plot(steps[j:], [row[j] for row in matrix[j:]], **look)
     means = [measures.average_seen_accuracy(matrix[: i + 1]) for i in range(len(matrix))]
     axes.plot(steps, means, color="black", linewidth=2.5, label="mean of those seen")
-    axes.set(xlabel="after experience", ylabel="accuracy", ylim=(0, 1.02))
+    axes.set(xlabel="after experience", ylabel=score.name)
+    if score == measures.ACCURACY:
+        axes.set_ylim(0, 1.02)
     if few:
         axes.set_xticks(list(steps))
     axes.legend(fontsize=7, ncols=1 + len(matrix) // 8, loc="lower left")
     return figure
 
 
-def compared_figure(means: Mapping[str, Sequence[float]]) -> Figure:
+def compared_figure(means: Mapping[str, Sequence[float]], score: measures.Score = measures.ACCURACY) -> Figure:
     """A value after each experience, of several runs, each named where its line ends."""
     figure = new_figure(6, 3.6)
     axes = figure.subplots()
     for place, (name, values) in enumerate(means.items()):
         steps = range(1, len(values) + 1)
         axes.plot(steps, values, "o-", color=shade(place, len(means)), label=name)
-    axes.set(xlabel="after experience", ylabel="accuracy, mean of those seen", ylim=(0, 1.02))
+    axes.set(xlabel="after experience", ylabel=f"{score.name}, mean of those seen")
+    if score == measures.ACCURACY:
+        axes.set_ylim(0, 1.02)
     if max(map(len, means.values())) <= WITH_NUMBERS:
         axes.set_xticks(range(1, max(map(len, means.values())) + 1))
     axes.legend(fontsize=7, loc="lower left")
@@ -226,8 +242,8 @@ def name_of(label: int, class_names: Sequence[str] | None) -> str:
     return str(label) if class_names is None or label >= len(class_names) else class_names[label]
 
 
-def losses_figure(lost: Sequence[float]) -> Figure:
-    """How much accuracy on each experience is gone since it was best."""
+def losses_figure(lost: Sequence[float], score: measures.Score = measures.ACCURACY) -> Figure:
+    """How much worse the score on each experience is than it was at its best."""
     figure = new_figure(6, 2.4)
     axes = figure.subplots()
     axes.bar(range(1, len(lost) + 1), lost, color=LOST_COLOR)
@@ -237,7 +253,8 @@ def losses_figure(lost: Sequence[float]) -> Figure:
             if math.isnan(value):
                 continue
             axes.text(j + 1, value, f"{value:.3f}", ha="center", va="bottom", fontsize=8)
-    axes.set(xlabel="experience", ylabel="accuracy lost", ylim=(0, max(0.1, 1.15 * max(lost))))
+    axes.set(xlabel="experience", ylabel=f"{score.name} {'gained' if score.lower_is_better else 'lost'}")
+    axes.set_ylim(0, max(0.1, 1.15 * max(lost)) if score == measures.ACCURACY else None)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bayesdual.inspection.figures import KEPT_COLOR, name_of
-from bayesdual.inspection.memory_figures import OTHERS_COLOR, POINTS, drawn_rows, leverage_floor
+from bayesdual.inspection.figures import KEPT_COLOR
+from bayesdual.inspection.memory_figures import (
+    OTHERS_COLOR,
+    POINTS,
+    drawn_rows,
+    label_of,
+    leverage_floor,
+    residual_name,
+)
 from bayesdual.inspection.vega import Chart, chart, exactly, field_of
 from bayesdual.memory import MemoryMap
 
+WHOLE = {"domain": [-0.02, 1.02], "nice": False}
 LEAST = 300  # points of an experience
 
 
@@ -23,8 +31,9 @@ def map_chart(maps: Mapping[int, MemoryMap], class_names: Sequence[str] | None =
     points = [point for k, mapped in maps.items() for point in _points(k, mapped, most, class_names)]
     last = max(maps)
     slider = {"input": "range", "min": min(maps), "max": last, "step": 1, "name": "experience "}
+    numbers = maps[last].y.is_floating_point()
     place: Chart = {
-        "x": field_of("residual", title="residual: 1 - p(label)", scale={"domain": [-0.02, 1.02], "nice": False}),
+        "x": field_of("residual", title=residual_name(maps[last]), scale={} if numbers else WHOLE),
         "y": field_of("drawn", title="leverage (log)", scale={"type": "log"}),
         "color": field_of("kept", "nominal", scale={"domain": ["no", "yes"], "range": [OTHERS_COLOR, KEPT_COLOR]}),
         "tooltip": exactly("class", "residual", "leverage", "kept", "index"),
@@ -46,7 +55,7 @@ def _points(k: int, mapped: MemoryMap, most: int, class_names: Sequence[str] | N
     return [
         {
             "experience": k,
-            "class": name_of(int(mapped.y[i]), class_names),
+            "class": label_of(mapped.y[i], class_names),
             "residual": float(mapped.residuals[i]),
             "leverage": float(mapped.leverages[i]),
             "drawn": max(floor, float(mapped.leverages[i])),

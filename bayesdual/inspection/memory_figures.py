@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bayesdual.inspection.figures import KEPT_COLOR, LOST_COLOR, name_of, new_figure
+from bayesdual.memory import classes_or_one
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +33,8 @@ def memory_figure(exemplars: Exemplars, class_names: Sequence[str] | None = None
 
     All bars have one scale, up to the highest score. Of many classes those with the highest scores are drawn.
     """
-    classes, left_out = shown_classes(exemplars)
+    labels = classes_or_one(exemplars.y)
+    classes, left_out = shown_classes(labels, exemplars.scores)
     height, width = exemplars.x.shape[2:]
     top, right = height // 2, width // 8 + 1  # room for what is said, and between images
     canvas = torch.ones(len(classes), top + height, COLUMNS, width + right, 3)
@@ -40,7 +42,7 @@ def memory_figure(exemplars: Exemplars, class_names: Sequence[str] | None = None
     axes = figure.subplots()
     highest = max(float(exemplars.scores.max()), 1e-30)
     for row, c in enumerate(classes):
-        mine = exemplars[exemplars.y == c]
+        mine = exemplars[labels == c]
         for column in range(min(len(mine), COLUMNS)):
             canvas[row, top:, column, :width] = shades(mine.x[column])
             x, y = column * (width + right), row * (top + height) + top - 1
@@ -57,12 +59,12 @@ def memory_figure(exemplars: Exemplars, class_names: Sequence[str] | None = None
     return figure
 
 
-def shown_classes(exemplars: Exemplars) -> tuple[list[int], str]:
+def shown_classes(labels: Tensor, scores: Tensor) -> tuple[list[int], str]:
     """The classes that are drawn, in order, and what is said of those that are not."""
-    classes: list[int] = exemplars.y.unique().tolist()
+    classes: list[int] = labels.unique().tolist()
     if len(classes) <= CLASSES:
         return classes, ""
-    highest = {c: float(exemplars.scores[exemplars.y == c].max()) for c in classes}
+    highest = {c: float(scores[labels == c].max()) for c in classes}
     chosen = sorted(sorted(classes, key=lambda c: -highest[c])[:CLASSES])
     return chosen, f"; of {len(classes)} classes the {CLASSES} with the highest scores"
 
@@ -115,7 +117,9 @@ def map_figure(mapped: MemoryMap) -> Figure:
         axes.scatter(mapped.residuals[at], mapped.leverages[at].clamp_min(floor), rasterized=True, **look)
     axes.set_yscale("log")
     left_out = f"; {len(rows):,} of {len(mapped.y):,} drawn" if len(rows) < len(mapped.y) else ""
-    axes.set(xlabel=f"residual: 1 - p(label){left_out}", ylabel="leverage", xlim=(-0.02, 1.02))
+    axes.set(xlabel=f"{residual_name(mapped)}{left_out}", ylabel="leverage")
+    if not mapped.y.is_floating_point():
+        axes.set_xlim(-0.02, 1.02)
     axes.legend(fontsize=8, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -134,7 +138,7 @@ def extremes_figure(mapped: MemoryMap, class_names: Sequence[str] | None = None)
         canvas[row, top:, column, :width] = shades(mapped.x[place])
         at = column * (width + right) + width / 2, row * (top + height) + top - 1
         mark: dict[str, Any] = {"color": KEPT_COLOR, "weight": "bold"} if mapped.kept[of] else {}
-        axes.text(*at, name_of(int(mapped.y[of]), class_names), fontsize=8, ha="center", va="bottom", **mark)
+        axes.text(*at, label_of(mapped.y[of], class_names), fontsize=8, ha="center", va="bottom", **mark)
     axes.imshow(canvas.flatten(2, 3).flatten(0, 1).numpy())
     middles = [row * (top + height) + top + height / 2 for row in range(2)]
     axes.set_yticks(middles, ["highest\nleverage", "highest\nresidual"], fontsize=8)
@@ -143,6 +147,16 @@ def extremes_figure(mapped: MemoryMap, class_names: Sequence[str] | None = None)
     axes.set_title("class; bold: kept in the memory", fontsize=8)
     axes.spines[:].set_visible(False)
     return figure
+
+
+def residual_name(mapped: MemoryMap) -> str:
+    """What the residuals are, of classes or of numbers."""
+    return "residual: |prediction - target|" if mapped.y.is_floating_point() else "residual: 1 - p(label)"
+
+
+def label_of(y: Tensor, class_names: Sequence[str] | None) -> str:
+    """The name of a class, or a number that is a target, given as a tensor without dimensions."""
+    return f"{float(y):.3g}" if y.is_floating_point() else name_of(int(y), class_names)
 
 
 def drawn_rows(mapped: MemoryMap, most: int = POINTS) -> Tensor:

@@ -128,6 +128,10 @@ def _cell(cell: Cell) -> str:
     return f"<td{known}>{escape(cell.text)}{beside}</td>"
 
 
+def capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
 def heading(text: str) -> str:
     return f"<h3>{escape(text)}</h3>"
 

@@ -31,22 +31,28 @@ from bayesdual.inspection.memory_figures import (
     map_figure,
     memory_figure,
 )
-from bayesdual.inspection.page import Cell, Page, heading, paragraph, table
+from bayesdual.inspection.page import Cell, Page, capital, heading, paragraph, table
 from bayesdual.inspection.runs import Run
+from bayesdual.inspection.tables import score_of
 from bayesdual.inspection.verdict import lost
+from bayesdual.measures import ACCURACY, SCORES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 UP, DOWN = 1, -1  # which way is better
 MEASURES = {
-    "average_accuracy": ("average accuracy", UP),
+    **{
+        f"average_{score.key}": (f"average {score.name}", DOWN if score.lower_is_better else UP)
+        for score in SCORES.values()
+    },
     "forgetting": ("forgetting", DOWN),
     "backward_transfer": ("backward transfer", UP),
     "forward_transfer": ("forward transfer", UP),
     "nll": ("NLL, nats", DOWN),
     "ece": ("ECE", DOWN),
     "brier": ("Brier", DOWN),
+    "r2": ("R2", UP),
     "seconds_total": ("seconds", DOWN),
     "bytes": ("bytes carried", DOWN),
 }
@@ -57,13 +63,13 @@ Drawings = Mapping[str, bytes]
 
 def figures_of(run: Run) -> Figures:
     """All figures that what is known of a run allows."""
-    matrix, memory, posterior = run.results["accuracy_matrix"], run.memory, run.posterior
+    matrix, score, memory, posterior = run.matrix, score_of(run.results), run.memory, run.posterior
     found = {
-        "accuracy_matrix": accuracy_figure(matrix),
-        "accuracy_over_time": progress_figure(matrix),
-        "accuracy_lost": losses_figure(lost(matrix)),
+        f"{score.key}_matrix": accuracy_figure(matrix, score),
+        f"{score.key}_over_time": progress_figure(matrix, score),
+        f"{score.key}_lost": losses_figure(lost(matrix, score), score),
     }
-    if run.results.get("over_stream"):
+    if run.results.get("over_stream") and "ece" in run.results:
         found["certainty"] = certainty_figure(run.results["over_stream"])
     if memory is not None and memory.exemplars is not None and is_images(memory.exemplars.x):
         found["memory"] = memory_figure(memory.exemplars, run.results.get("class_names"))
@@ -138,7 +144,7 @@ def _overview(runs: Sequence[Run]) -> str:
         ]
         text += heading("Settings that differ") + table(names, told)
     for run in runs:
-        learned, known = run.results["experiences_learned"], len(run.results["accuracy_matrix"][0])
+        learned, known = run.results["experiences_learned"], len(run.matrix[0])
         if learned < known:
             text += paragraph(f"{run.name} has learned {learned} of {known} experiences.")
     return text
@@ -159,13 +165,14 @@ def _compared_cells(values: Sequence[float | None], better: int) -> list[Cell]:
 
 
 def _compared(page: Page, runs: Sequence[Run]) -> str:
-    if len(runs) == 1:
+    score = score_of(runs[0].results)
+    if len(runs) == 1 or {score_of(run.results) for run in runs} != {score}:
         return ""
     names = unique([run.name for run in runs])
-    matrices = {name: run.results["accuracy_matrix"] for name, run in zip(names, runs, strict=True)}
-    svg = _svg(compared_figure({name: seen_means(matrix) for name, matrix in matrices.items()}))
-    caption = "Accuracy, mean of the experiences seen, after each."
-    return page.figure(svg, caption, [compared_chart(matrices)])
+    matrices = {name: run.matrix for name, run in zip(names, runs, strict=True)}
+    svg = _svg(compared_figure({name: seen_means(matrix) for name, matrix in matrices.items()}, score))
+    caption = f"{capital(score.name)}, mean of the experiences seen, after each."
+    return page.figure(svg, caption, [compared_chart(matrices)] if score == ACCURACY else [])
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -55,7 +55,7 @@ class Standing:
 
     history: History
     algorithm: BayesDual | None
-    evaluation: measures.Evaluation | None
+    evaluation: measures.Evaluation | measures.NumberEvaluation | None
     class_names: Sequence[str] | None
     experiences_learned: int
     evaluated_on: str
@@ -71,16 +71,16 @@ class Standing:
 def stream_figures(standing: Standing) -> Figures:
     """All figures of where a stream stands, by their tags in TensorBoard; the last part is a file's name."""
     matrix, over_stream = standing.history.accuracy, standing.history.over_stream
-    evaluation, names = standing.evaluation, standing.class_names
+    evaluation, names, score = standing.evaluation, standing.class_names, standing.history.score
     found = {
-        "forgetting/accuracy_matrix": accuracy_figure(matrix),
-        "forgetting/accuracy_over_time": progress_figure(matrix),
+        f"forgetting/{score.key}_matrix": accuracy_figure(matrix, score),
+        f"forgetting/{score.key}_over_time": progress_figure(matrix, score),
     }
-    if evaluation is not None:
+    if evaluation is not None and "confusion" in evaluation:
         found["classes/accuracy_of_classes"] = classes_figure(evaluation["confusion"], names)
         found["classes/confusion"] = confusion_figure(evaluation["confusion"], names)
         found["certainty/reliability"] = reliability_figure(evaluation["reliability"])
-    if over_stream:
+    if over_stream and score == measures.ACCURACY:
         found["certainty/certainty"] = certainty_figure(over_stream)
     return found if standing.algorithm is None else found | _figures_of_memory(standing.algorithm, names)
 
@@ -111,11 +111,11 @@ def save_pictures(directory: Path, pictures: Mapping[str, Picture]) -> None:
 
 def by_experience(standing: Standing) -> dict[str, float]:
     """Scalars after an experience."""
-    history, algorithm = standing.history, standing.algorithm
+    history, algorithm, key = standing.history, standing.algorithm, standing.history.score.key
     values = {
-        "average_accuracy_seen": measures.average_seen_accuracy(history.accuracy),
-        "accuracy_of_the_new": history.accuracy[-1][len(history.accuracy) - 1],
-        "forgetting": measures.forgetting(history.accuracy),
+        f"average_{key}_seen": measures.average_seen_accuracy(history.accuracy),
+        f"{key}_of_the_new": history.accuracy[-1][len(history.accuracy) - 1],
+        "forgetting": measures.forgetting(history.score.gains(history.accuracy)),
         **{f"seconds_{name}": value for name, value in history.seconds.items()},
     }
     if algorithm is not None:

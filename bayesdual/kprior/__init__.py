@@ -3,13 +3,20 @@
 from bayesdual.kprior.diagonal import DiagonalPrior
 from bayesdual.kprior.kronecker import KroneckerPrior, factors, leading_eigenvectors
 from bayesdual.kprior.natural import NaturalPrior
-from bayesdual.kprior.terms import Preconditions, WeightPrior, function_space_loss, weight_space_loss
+from bayesdual.kprior.terms import (
+    Preconditions,
+    TakesLikelihood,
+    WeightPrior,
+    function_space_loss,
+    weight_space_loss,
+)
 
 __all__ = [
     "DiagonalPrior",
     "KroneckerPrior",
     "NaturalPrior",
     "Preconditions",
+    "TakesLikelihood",
     "WeightPrior",
     "factors",
     "function_space_loss",

@@ -1,6 +1,6 @@
 """The memory map: where the examples of an experience stand once it is learned, and what the memory makes of them.
 
-    residual   1 - p_y                  how wrong the network is about an example
+    residual   1 - p_y                  how wrong the network is about an example; of numbers sum_c |e_c|
     leverage   sum_c lambda_c v_c       how far the example moves what is said of it (``bayesdual.posterior``)
 
 An example with both high is one that the network got wrong though it bends to it: of such the memory perturbation
@@ -17,7 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bayesdual.likelihoods import CATEGORICAL, Likelihood
 from bayesdual.memory.exemplars import Exemplars
+from bayesdual.memory.shares import classes_or_one
 from bayesdual.posterior import Scored
 from bayesdual.stream import ExperienceData
 from bayesdual.tensor_files import read_tensors, write_tensors
@@ -31,8 +33,8 @@ class MemoryMap:
     """Of the examples of an experience that were scored, N of them.
 
     Attributes:
-        y: Labels, shape (N,), int64.
-        residuals: Between 0 and 1, shape (N,), float32.
+        y: Labels, shape (N,), int64; or numbers, float32.
+        residuals: Of classes between 0 and 1, shape (N,), float32.
         leverages: Shape (N,), float32; without a posterior, the sum of their lambda.
         kept: Which the memory holds, as they are or as means around them, shape (N,), bool.
         index: Positions in the source dataset, shape (N,), int64.
@@ -77,6 +79,7 @@ def map_memory(
     experience: int,
     before: Exemplars | None,
     after: Exemplars | None,
+    likelihood: Likelihood = CATEGORICAL,
 ) -> MemoryMap:
     """Maps the examples that were scored.
 
@@ -87,10 +90,14 @@ def map_memory(
         experience: Index of the experience.
         before: What the memory held when it had been learned.
         after: What it holds now.
+        likelihood: What targets are, given what the model says.
     """
     y, index = data.y[rows].cpu(), data.index[rows].cpu()
-    p = known.logits.float().softmax(1).cpu()
-    residuals, leverages = 1 - p[torch.arange(len(y)), y], known.scores.float().cpu()
+    f, leverages = known.logits.float().cpu(), known.scores.float().cpu()
+    if likelihood.has_classes:
+        residuals = 1 - likelihood.predicted(f)[torch.arange(len(y)), y]
+    else:
+        residuals = likelihood.residual(f, y).abs().sum(1)
     most = min(EXTREMES, len(y))
     extremes = torch.cat([leverages.topk(most).indices, residuals.topk(most).indices])
     mine = [i for _, e, i in _keys(after) if e == experience]
@@ -111,7 +118,7 @@ def _keys(exemplars: Exemplars | None) -> list[tuple[int, int, int]]:
     if exemplars is None:
         return []
     z = exemplars
-    return list(zip(z.y.tolist(), z.experience.tolist(), z.index.tolist(), strict=True))
+    return list(zip(classes_or_one(z.y).tolist(), z.experience.tolist(), z.index.tolist(), strict=True))
 
 
 def _changes(before: list[tuple[int, int, int]], after: list[tuple[int, int, int]]) -> Tensor:

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bayesdual.likelihoods import CATEGORICAL, Likelihood
 from bayesdual.memory.cosine_spread import CosineSpread
 from bayesdual.memory.exemplars import Exemplars, concatenate
 from bayesdual.memory.packing import UNKNOWN, Packed, pack, size_of, unpack
@@ -227,16 +228,23 @@ class Memory:
         rest = (z.tasks, z.scores, z.experience, z.index)
         return {k: v.nbytes for k, v in parts.items()} | {"others": sum(v.nbytes for v in rest)} | spread
 
-    def relabel(self, predict: Predict, temperature: float, generator: torch.Generator) -> None:
+    def relabel(
+        self,
+        predict: Predict,
+        temperature: float,
+        generator: torch.Generator,
+        likelihood: Likelihood = CATEGORICAL,
+    ) -> None:
         """Gives all exemplars the soft labels of the network as it is now.
 
         Args:
             predict: Its logits, of inputs and task labels.
             temperature: T of the soft labels.
             generator: Source of randomness, on the CPU.
+            likelihood: Of the targets.
         """
         if (z := self._exemplars) is not None:
-            logits = soft_labels(predict, z, self.spread, self.examples_seen, temperature, generator)
+            logits = soft_labels(predict, z, self.spread, self.examples_seen, temperature, generator, likelihood)
             self._exemplars = replace(z, logits=logits)
 
     def to(self, device: torch.device | str) -> None:

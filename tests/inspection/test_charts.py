@@ -15,7 +15,12 @@ from bayesdual.memory import MemoryMap
 
 MATRIX = [[1 / 3, float("nan"), 0.0], [0.7 - 1e-16, 2 / 3, 0.2], [0.1 + 0.2, 1 / 7, 1.0]]
 GROUPS = {"new": {"nll": 1 / 9, "ece": 0.1, "entropy": 1 / 11}, "unseen": {"nll": 6.0, "ece": 0.9, "entropy": 0.5}}
-RESULTS = {"accuracy_matrix": MATRIX, "over_stream": [{"after": 1, **GROUPS}], "memory_bytes": {"a": 3, "b": 70}}
+RESULTS = {
+    "accuracy_matrix": MATRIX,
+    "over_stream": [{"after": 1, **GROUPS}],
+    "memory_bytes": {"a": 3, "b": 70},
+    "ece": 0.1,
+}
 
 
 def values(chart):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -88,12 +89,17 @@ def test_a_run_that_goes_on_is_read_from_its_checkpoint(tmp_path):
     assert "has learned 2 of 3 experiences" in (tmp_path / "run/report/report.html").read_text()
 
 
-def test_what_is_no_run_is_refused_in_a_sentence(tmp_path):
+def test_what_is_no_run_is_refused_in_a_sentence(finished, tmp_path):
     with pytest.raises(CommandLineError, match="is no run directory: it has neither results.json nor"):
         run(["inspect", str(tmp_path)])
     (tmp_path / "results.json").write_text('{"accuracy_matrix": ')
     with pytest.raises(CommandLineError, match="results.json is damaged, or of another program"):
         run(["inspect", str(tmp_path)])
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run/memory_maps/experience_2.safetensors").write_bytes(b"cut off")
+    with pytest.raises(CommandLineError, match="experience_2.safetensors is not a memory map file, or is damaged"):
+        run(["inspect", str(tmp_path / "run")])
+    shutil.rmtree(tmp_path / "run")
     (tmp_path / "x.ckpt").write_bytes(b"not one")
     with pytest.raises(CommandLineError, match="x.ckpt is not a checkpoint of bayesdual, or is damaged"):
         run(["inspect", str(tmp_path / "x.ckpt")])

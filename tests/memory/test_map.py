@@ -5,6 +5,7 @@ from dataclasses import fields
 import pytest
 import torch
 
+from bayesdual.likelihoods import Gaussian
 from bayesdual.memory import Exemplars, MemoryMap, map_memory
 from bayesdual.posterior import Scored
 from bayesdual.stream import TensorData
@@ -42,6 +43,16 @@ def test_residuals_and_leverages_are_those_of_the_examples(mapped):
 def test_kept_are_those_of_this_experience_and_changes_are_counted_by_class(mapped):
     assert mapped.kept.tolist() == [True, False, False], "the 11 in the memory is of another experience"
     assert mapped.changes.tolist() == [[0, 0, 1], [1, 1, 0], [2, 1, 0]]
+
+
+def test_of_numbers_the_residual_is_how_far_off_the_prediction_is():
+    gaussian = Gaussian()
+    y = torch.tensor([1.0, 2.0, 4.0])
+    data = TensorData(torch.zeros(3, 2), y, torch.zeros(3).long(), torch.arange(3))
+    f = torch.tensor([[1.5], [2.0], [1.0]])
+    mapped = map_memory(data, torch.arange(3), Scored(f, f, torch.ones(3)), 0, None, None, gaussian)
+    assert mapped.residuals.tolist() == pytest.approx(gaussian.residual(f, y).abs().squeeze(1).tolist())
+    assert mapped.residuals[2] > mapped.residuals[0] > mapped.residuals[1] == 0 and len(mapped.changes) == 0
 
 
 def test_a_map_is_saved_and_anything_else_is_refused(mapped, tmp_path):

@@ -100,6 +100,10 @@ def test_what_would_leave_gaps_is_refused(tmp_path, monkeypatch):
     strategy.eval(stream.train_stream)  # another stream
     with pytest.raises(ValueError, match="experience 1 was not evaluated: call strategy.eval"):
         strategy.train(second)
+    algorithm = BayesDual(2, likelihood="gaussian")
+    ours = BayesDualStrategy(model=mlp(), algorithm=algorithm, plugins=[StreamReport(tmp_path)], evaluator=None)
+    with pytest.raises(ValueError, match="StreamReport measures classes by softmax, and the likelihood is gaussian"):
+        ours.train(first)
     monkeypatch.setattr(StreamReport, "_leave", lambda *_: None)
     strategy = naive(StreamReport(tmp_path))
     for piece in pieces([[i] for i in range(5)]):
