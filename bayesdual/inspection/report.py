@@ -78,7 +78,8 @@ def figures_of(run: Run) -> Figures:
         found["memory_map"] = map_figure(last)
         if is_images(last.x):
             found["memory_extremes"] = extremes_figure(last, run.results.get("class_names"))
-        found["memory_changes"] = changes_figure(last.changes, run.results.get("class_names"))
+        if not last.y.is_floating_point():
+            found["memory_changes"] = changes_figure(last.changes, run.results.get("class_names"))
     if posterior is not None and posterior.precision:
         found["posterior"] = posterior_figure(posterior)
     if run.results.get("memory_bytes"):

@@ -94,7 +94,8 @@ def _figures_of_memory(algorithm: BayesDual, names: Sequence[str] | None) -> Fig
         found["memory/memory_map"] = map_figure(mapped)
         if is_images(mapped.x):
             found["memory/memory_extremes"] = extremes_figure(mapped, names)
-        found["memory/memory_changes"] = changes_figure(mapped.changes, names)
+        if not mapped.y.is_floating_point():
+            found["memory/memory_changes"] = changes_figure(mapped.changes, names)
     return found
 
 
