@@ -9,6 +9,10 @@ While an experience of N examples is learned, with the memory standing for N' pa
 
 with a + b = 1, CE the cross-entropy or the loss of another likelihood (``bayesdual/likelihoods``), and P the precision
 of the past's posterior, per example: every example, old or new, counts the same.
+With ``equal`` classes instead, an example of class c counts g_c = (N + N') / (C n_c), n_c being the examples of its
+class so far and C the classes so far: new losses are multiplied by g, exemplars are drawn in proportion to w_z g, and
+their loss is multiplied by the mean of g over the past. The sum over examples becomes one over classes of mean losses.
+
 When the experience ends, the posterior scores its examples, a selection fills the memory, each exemplar is made to
 stand for the examples around it, by their mean and their spread, the network now gives all soft labels, and the weights
 and their precision become the anchor of the next. A host (Lightning's or Avalanche's) calls ``begin_experience``,
@@ -84,6 +88,8 @@ class BayesDual:
         likelihood: What targets are: "categorical" (classes), "gaussian" (numbers), "poisson" (counts), "bernoulli"
             (two classes, by one output), one of these with settings, or one of your own (see
             ``bayesdual.likelihoods``).
+        equal: What counts the same: "examples", so that what is frequent counts more; or "classes", so that rare ones
+            are not given up for frequent ones (see above).
 
     Attributes:
         posterior: Of the weights given all data seen, as they were when the last experience ended; without a memory
@@ -107,6 +113,7 @@ class BayesDual:
         candidates: int = 1500,
         memory_bytes: int | None = None,
         likelihood: Likelihood | LikelihoodName = "categorical",
+        equal: Literal["examples", "classes"] = "examples",
     ) -> None:
         if memory_size is not None and memory_bytes is not None:
             raise ValueError(
@@ -138,6 +145,12 @@ class BayesDual:
             raise ValueError(
                 f'weight_prior is {weight_prior!r}: give "kronecker", "natural", a prior of the weights, or None.'
             )
+        if equal not in ("examples", "classes"):
+            raise ValueError(f"equal is {equal!r}: give examples or classes.")
+        if equal == "classes" and not self.likelihood.has_classes:
+            raise ValueError(
+                f"equal is classes, and the targets of the {self.likelihood.name} likelihood are numbers: leave it out."
+            )
         exemplars = MEMORY_SIZE if memory_size is None else memory_size
         self.memory = Memory(exemplars) if memory_bytes is None else Memory(0, memory_bytes)
         self.replay_batch_size = replay_batch_size
@@ -156,7 +169,9 @@ class BayesDual:
         self.posterior: Posterior | None = None
         self.memory_map: MemoryMap | None = None
         self._generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
+        self.equal = equal
         self._examples = 0  # of the experience under way
+        self._class_weights: Tensor | None = None  # g, by class, where classes are equal
         self._rank, self._ranks = 0, 1
 
     def check_budget(self, data: ExperienceData, classes: int) -> None:
@@ -196,6 +211,8 @@ class BayesDual:
         self.likelihood.look_at(data.y)
         self._examples = len(data.y)
         self._rank, self._ranks = rank, ranks
+        if self.equal == "classes":
+            self._class_weights = class_weights(self.memory.counts, data.y).to(device)
         self.memory.to(device)
         if self.weight_prior is not None:
             self.weight_prior.to(device)
@@ -222,19 +239,24 @@ class BayesDual:
         return self.total_loss(module, self.criterion(logits[: len(y)], y), logits[len(y) :], z)
 
     def criterion(self, logits: Tensor, y: Tensor) -> Tensor:
-        """The mean loss of examples, for a host with a criterion of its own.
+        """The mean loss of new examples, for a host with a criterion of its own; without gradients that of any, plain.
 
         Args:
             logits: Logits or other outputs, shape (B, C).
             y: Targets, shape (B,).
         """
-        return self.likelihood.loss(logits, y).mean()
+        losses = self.likelihood.loss(logits, y)
+        if self._class_weights is not None and logits.requires_grad:
+            losses = losses * self._class_weights[y]
+        return losses.mean()
 
     def replay(self) -> Exemplars | None:
         """This process's part of a replay batch that all processes draw together; None while nothing is memorised."""
         if not len(self.memory):
             return None
-        common = self.memory.draw(self.replay_batch_size * self._ranks, self._generator, self.spread)
+        common = self.memory.draw(
+            self.replay_batch_size * self._ranks, self._generator, self.spread, self._class_weights
+        )
         if self._ranks == 1:
             return common
         return common[torch.arange(self._rank, len(common), self._ranks, device=common.y.device)]
@@ -255,10 +277,11 @@ class BayesDual:
         """
         past, parts = torch.zeros_like(new), {"new": new}
         if z is not None and logits is not None:
-            labels = self.criterion(logits, z.y)
+            labels = self.likelihood.loss(logits, z.y).mean()
             soft = function_space_loss(logits, z.logits, z.weights, self.temperature, self.likelihood)
             past = self.label_share * labels + (1 - self.label_share) * soft
             parts |= {"labels": labels, "function_space": soft}
+            past = past * self.memory.mean_weight(self._class_weights)
         prior = None if self.weight_prior is None else self.weight_prior.loss(module)
         if prior is not None:
             past = past + prior
@@ -430,6 +453,23 @@ class BayesDual:
         self._generator.set_state(state["generator"].cpu())
         known = state.get("posterior")  # before 0.2 it was not kept
         self.posterior = None if known is None else Posterior.from_state_dict(known)
+
+
+def class_weights(counts: Mapping[tuple[int, int], int], y: Tensor) -> Tensor:
+    """What an example of each class counts where classes count the same: g_c, whose mean over all examples is 1.
+
+    Args:
+        counts: Examples of the past, by (class, experience).
+        y: Labels of the new ones, shape (N,).
+
+    Returns:
+        Shape (largest class + 1,).
+    """
+    size = 1 + max([int(y.max()), *(c for c, _ in counts)])
+    n = y.cpu().bincount(minlength=size).float()
+    for (c, _), more in counts.items():
+        n[c] += more
+    return torch.where(n > 0, n.sum() / (n > 0).sum() / n.clamp_min(1), 0.0)
 
 
 def _bytes_in(state: Any) -> int:

@@ -92,10 +92,11 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
                 "the model by torch.nn.parallel.DistributedDataParallel before the strategy, and seed all alike."
             )
         likelihood = self.algorithm.likelihood
-        if not likelihood.is_softmax and strategy._criterion != self.algorithm.criterion:
+        needs_own = not likelihood.is_softmax or self.algorithm.equal == "classes"
+        if needs_own and strategy._criterion != self.algorithm.criterion:
             raise ValueError(
-                f"the likelihood is {likelihood.name}, but the strategy's criterion is {strategy._criterion!r:.60}: "
-                "give criterion=algorithm.criterion."
+                f"the likelihood is {likelihood.name} and {self.algorithm.equal} are equal, but the strategy's "
+                f"criterion is {strategy._criterion!r:.60}: give criterion=algorithm.criterion."
             )
         self._data = _training_data(strategy.experience, strategy, likelihood)
         self._highest_label = int(self._data.y.max()) if likelihood.is_softmax else -1

@@ -132,3 +132,27 @@ def test_a_state_has_all_that_the_next_experience_depends_on():
     assert torch.equal(algorithm.replay().x, other.replay().x)
     for name, tensor in algorithm.memory.exemplars.tensors().items():
         assert torch.equal(tensor, getattr(other.memory.exemplars, name)), name
+
+
+def test_equal_classes_make_the_loss_one_over_classes_of_mean_losses():
+    """Frequent and rare classes, one of them in both experiences; all of the past in memory, drawn very often."""
+    parts = [experience([0] * 3 + [1], 10), experience([1, 2], 5, seed=1)]
+    net = network()
+    algorithm = BayesDual(40, 40_000, 1.0, None, None, condensation=None, spread=0, equal="classes")
+    algorithm.begin_experience(parts[0])
+    algorithm.end_experience(net, lambda x, t: net(x), parts[0], 0)
+    algorithm.begin_experience(parts[1])
+    loss, _ = algorithm.loss(net, lambda x, t: net(x), parts[1].x, parts[1].y, parts[1].tasks)
+    x, y = torch.cat([part.x for part in parts]), torch.cat([part.y for part in parts])
+    losses = F.cross_entropy(net(x), y, reduction="none")
+    assert loss.item() == pytest.approx(sum(losses[y == c].mean().item() for c in (0, 1, 2)) / 3, rel=1e-3)
+    assert abs(loss.item() / losses.mean().item() - 1) > 0.01, "which is not the mean over examples"
+    with torch.no_grad():
+        assert torch.equal(algorithm.criterion(net(x), y), losses.mean()), "evaluations are plain"
+
+
+def test_equal_classes_of_numbers_are_refused():
+    with pytest.raises(ValueError, match="equal is classes, and the targets of the gaussian likelihood are numbers"):
+        BayesDual(equal="classes", likelihood="gaussian")
+    with pytest.raises(ValueError, match="equal is 'tasks': give examples or classes"):
+        BayesDual(equal="tasks")

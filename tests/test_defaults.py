@@ -31,6 +31,7 @@ METHOD = {  # but for the memory size
     "spread": 0.6,
     "candidates": 1500,
     "likelihood": Categorical,
+    "equal": "examples",
 }
 LR_END = 0.0
 

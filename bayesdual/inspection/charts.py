@@ -32,7 +32,7 @@ def charts_of(results: Mapping[str, Any]) -> Charts:
             "accuracy_over_time": [progress_chart(matrix)],
             "accuracy_lost": [losses_chart(matrix)],
         }
-    if "ece" in results and (over_stream := results.get("over_stream")):
+    if found and (over_stream := results.get("over_stream")):
         named = {"nll": "NLL, nats (log)", "ece": "ECE", "entropy": "entropy, nats"}
         found["certainty"] = [certainty_chart(over_stream, key, name) for key, name in named.items()]
     if parts := results.get("memory_bytes"):

@@ -252,7 +252,14 @@ class Memory:
         if self._exemplars is not None:
             self._exemplars = self._exemplars.to(device)
 
-    def draw(self, n: int, generator: torch.Generator, noise: float = 0.0) -> Exemplars:
+    def mean_weight(self, of_class: Tensor | None) -> float:
+        """The mean of a weight of classes, by class, over all past examples that are stood for; 1 of None."""
+        if of_class is None or self._exemplars is None:
+            return 1.0
+        w = self._exemplars.weights
+        return float((w * of_class[self._exemplars.y]).sum() / w.sum())
+
+    def draw(self, n: int, generator: torch.Generator, noise: float = 0.0, of_class: Tensor | None = None) -> Exemplars:
         """Returns ``n`` exemplars, each as often as it stands for past examples (give or take one), in random order.
 
         That is systematic sampling: exemplars in random order, class by class, take up a length of their weight each,
@@ -263,6 +270,7 @@ class Memory:
             n: Number of exemplars to return.
             generator: Source of randomness, on the CPU.
             noise: Scale of the noise that gives means of examples the spread of these; 0: none.
+            of_class: What examples of each class count more or less, by class; None: all alike.
 
         Raises:
             ValueError: The memory is empty.
@@ -272,6 +280,8 @@ class Memory:
         if self._drawn_from is None or self._drawn_from[0] is not self._exemplars:
             self._drawn_from = self._exemplars, self._exemplars.y.cpu(), self._exemplars.weights.cpu()
         known, y, weights = self._drawn_from
+        if of_class is not None:
+            weights = weights * of_class.cpu()[y]
         order = torch.randperm(len(y), generator=generator)
         order = order[y[order].argsort(stable=True)]
         until = weights[order].cumsum(0)

@@ -1118,6 +1118,21 @@ MUTANTS: tuple[Mutant, ...] = (
         ("serving: damage is not looked for", "and not is_damaged(checkpoint)", ""),
     ),
     *mutants(
+        "bayesdual/algorithm.py",
+        "tests/test_algorithm.py",
+        (
+            "equal: the past is drawn by class and counts as before",
+            "past * self.memory.mean_weight(",
+            "past * (lambda _: 1.0)(",
+        ),
+        ("equal: new examples count the same", "losses * self._class_weights[y]", "losses"),
+    ),
+    *mutants(
+        "bayesdual/memory/memory.py",
+        "tests/test_algorithm.py",
+        ("equal: the past is drawn by example", "weights * of_class.cpu()[y]", "weights"),
+    ),
+    *mutants(
         "bayesdual/likelihoods/one_output.py",
         "tests/likelihoods",
         ("likelihood: soft targets of the network as it is", "self.mean(old / temperature)", "self.mean(f)"),
