@@ -43,10 +43,12 @@ from bayesdual.memory import (
     Condenser,
     Exemplars,
     Memory,
+    MemoryMap,
     Selection,
     can_be_averaged,
     candidate_rows,
     dual_coverage,
+    map_memory,
     memory_vectors,
     new_exemplars,
     stand_ins,
@@ -92,6 +94,7 @@ class BayesDual:
     Attributes:
         posterior: Of the weights given all data seen, as they were when the last experience ended; without a memory
             the optimizer's, None if it has none either.
+        memory_map: Where the examples of the experience that ended last stand; None where none was scored.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -164,6 +167,7 @@ class BayesDual:
         self.spread = spread
         self.candidates = candidates
         self.posterior: Posterior | None = None
+        self.memory_map: MemoryMap | None = None
         self._generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
         self.equal = equal
         self._examples = 0  # of the experience under way
@@ -344,13 +348,18 @@ class BayesDual:
         condense = Condenser(merging, module, self.memory.spread if self.spread else None, self._generator)
         plan = self.memory.plan(data.y, experience, self._generator)
         rows = candidate_rows(data.y, plan.room, self.candidates, self._generator)
+        before = self.memory.exemplars
         self.memory.make_room(plan, condense)
-        new = None
+        new = known = None
         if len(rows):
             known = score_examples(module, predict, data, rows, self.posterior, device, self.likelihood)
             new = new_exemplars(plan, data, rows, known, self.selection, condense, self._generator, self.likelihood)
         self.memory.take_in(plan, new, self._generator)
         self.memory.fit(condense, self._generator)
+        after = self.memory.exemplars
+        self.memory_map = (
+            None if known is None else map_memory(data, rows, known, experience, before, after, self.likelihood)
+        )
         self.memory.relabel(predict, self.temperature, self._generator, self.likelihood)
         if self.weight_prior is not None and self.memory.max_bytes is not None:  # measured on the memory, not carried
             self.weight_prior, data = deepcopy(self._fresh_prior), self._remembered()

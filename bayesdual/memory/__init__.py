@@ -4,6 +4,7 @@ from bayesdual.memory.codec import CosineCodec
 from bayesdual.memory.cosine_spread import CosineSpread
 from bayesdual.memory.exemplars import IMPOSSIBLE, Exemplars, concatenate
 from bayesdual.memory.filling import candidate_rows, new_exemplars
+from bayesdual.memory.map import MemoryMap, map_memory
 from bayesdual.memory.memory import FORMAT, Memory
 from bayesdual.memory.packing import pack, size_of, unpack
 from bayesdual.memory.plan import Counts, Plan
@@ -44,6 +45,7 @@ __all__ = [
     "FORMAT",
     "IMPOSSIBLE",
     "Memory",
+    "MemoryMap",
     "Merging",
     "Plan",
     "Selection",
@@ -58,6 +60,7 @@ __all__ = [
     "dual_coverage",
     "fair_shares",
     "herding",
+    "map_memory",
     "mean_predictions",
     "memory_vectors",
     "new_exemplars",

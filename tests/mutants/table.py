@@ -1020,6 +1020,38 @@ MUTANTS: tuple[Mutant, ...] = (
         ("Kronecker: examples count once", "met * weights[rows, None, None].to(met)", "met"),
     ),
     *mutants(
+        "strategies/report.py",
+        "tests/strategies/test_report.py",
+        ("Avalanche report: evaluations while learning count", "if self._learning or ", "if "),
+        (
+            "Avalanche report: the second evaluation counts, too",
+            "self._learned <= len(self.history.accuracy) or not",
+            "not",
+        ),
+        ("Avalanche report: another stream is recorded", "if e.origin_stream.name == self.stream]", "]"),
+    ),
+    *mutants(
+        "bayesdual/memory/map.py",
+        "tests/memory/test_map.py",
+        ("map: residual is the label's probability", "residuals, leverages = 1 - p[", "residuals, leverages = p["),
+        (
+            "map: kept of any experience",
+            "for _, e, i in _keys(after) if e == experience",
+            "for _, e, i in _keys(after)",
+        ),
+        ("map: came and went swapped", "[[c, came[c], went[c]]", "[[c, went[c], came[c]]"),
+    ),
+    *mutants(
+        "bayesdual/inspection/memory_figures.py",
+        "tests/inspection/test_figures.py",
+        ("map: those kept are not all drawn", "wanted = mapped.kept.clone()", "wanted = torch.zeros_like(mapped.kept)"),
+        (
+            "memory figure: each class has a scale of its own",
+            "mine.scores[column]) / highest",
+            "mine.scores[column]) / float(mine.scores.max())",
+        ),
+    ),
+    *mutants(
         "bayesdual/inspection/charts.py",
         "tests/inspection/test_charts.py",
         (
