@@ -25,11 +25,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bayesdual.kprior import KroneckerPrior, NaturalPrior, Preconditions, WeightPrior, function_space_loss
+from bayesdual.kprior import KroneckerPrior, NaturalPrior, Preconditions, Residual, WeightPrior, function_space_loss
 from bayesdual.memory import (
     Condensation,
     Condenser,
     Exemplars,
+    LowRankSpread,
     Memory,
     Selection,
     can_be_averaged,
@@ -56,7 +57,9 @@ class BayesDual:
         memory_size: Greatest number of exemplars kept; 0 turns replay off. None: 200, or what ``memory_bytes`` holds.
         memory_bytes: Greatest number of bytes of all that is carried to the next experience beside the network and its
             optimizer: exemplars are coded, as many as fit, and the prior of the weights is measured on them instead of
-            being carried (see ``bayesdual.memory``). None: no such bound.
+            being carried (see ``bayesdual.memory``). Of a linear network on vectors of many numbers, as on features of
+            a frozen backbone, the residual curvature of ``bayesdual.kprior.Residual`` is in the place of that prior and
+            of noise. None: no such bound.
         replay_batch_size: Exemplars replayed in each step (on each device); a memory that is smaller is replayed
             several times over in one batch.
         label_share: Share a of the labels in replay, between 0 and 1; the rest is the soft labels'.
@@ -121,6 +124,7 @@ class BayesDual:
             PRIORS[weight_prior]() if isinstance(weight_prior, str) else weight_prior
         )
         self._fresh_prior = deepcopy(self.weight_prior)
+        self._residual: Residual | None = None  # in place of noise and prior, where the network is linear
         self.selection = selection
         self.condensation = condensation
         self.spread = spread
@@ -128,6 +132,7 @@ class BayesDual:
         self.posterior: Posterior | None = None
         self._generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
         self._examples = 0  # of the experience under way
+        self._origin = ""  # of what is in memory, where it is features
         self._rank, self._ranks = 0, 1
 
     def check_budget(self, data: ExperienceData, classes: int) -> None:
@@ -163,12 +168,22 @@ class BayesDual:
             device: Where the model is.
             rank: Which process this is.
             ranks: Number of processes; each replays its own part of a common draw.
+
+        Raises:
+            ValueError: They are features of another backbone than those in memory.
         """
+        if len(self.memory) and (new := _origin(data)) != self._origin:
+            known, new = (f"features of {origin}" if origin else "inputs as they are" for origin in (self._origin, new))
+            raise ValueError(
+                f"the memory holds {known}, and what comes is {new}: the backbone has changed since; give the one that "
+                "it was, or learn anew."
+            )
         self._examples = len(data.y)
         self._rank, self._ranks = rank, ranks
         self.memory.to(device)
-        if self.weight_prior is not None:
-            self.weight_prior.to(device)
+        for prior in (self.weight_prior, self._residual):
+            if prior is not None:
+                prior.to(device)
 
     def loss(
         self, module: nn.Module, predict: Predict, x: Tensor, y: Tensor, t: Tensor
@@ -195,7 +210,8 @@ class BayesDual:
         """This process's part of a replay batch that all processes draw together; None while nothing is memorised."""
         if not len(self.memory):
             return None
-        common = self.memory.draw(self.replay_batch_size * self._ranks, self._generator, self.spread)
+        noise = self.spread if self._residual is None else 0.0
+        common = self.memory.draw(self.replay_batch_size * self._ranks, self._generator, noise)
         if self._ranks == 1:
             return common
         return common[torch.arange(self._rank, len(common), self._ranks, device=common.y.device)]
@@ -214,13 +230,14 @@ class BayesDual:
         Returns:
             As :meth:`loss`.
         """
-        past, parts = torch.zeros_like(new), {"new": new}
+        past, parts, residual = torch.zeros_like(new), {"new": new}, self._residual
         if z is not None and logits is not None:
-            labels = F.cross_entropy(logits, z.y)
+            labels = F.cross_entropy(logits, z.y) if residual is None else residual.label_loss(module, logits, z.y)
             soft = function_space_loss(logits, z.logits, z.weights, self.temperature)
             past = self.label_share * labels + (1 - self.label_share) * soft
             parts |= {"labels": labels, "function_space": soft}
-        prior = None if self.weight_prior is None else self.weight_prior.loss(module)
+        held = self.weight_prior if residual is None else residual
+        prior = None if held is None else held.loss(module)
         if prior is not None:
             past = past + prior
             parts["weight_space"] = prior
@@ -266,6 +283,7 @@ class BayesDual:
             ValueError: The memory is smaller than the number of classes seen.
         """
         self._size_up(data)
+        self._origin = _origin(data)
         self.measure_posterior(module, predict, data, experience, posterior, device)
         condense = Condenser(self.condensation, module, self.memory.spread if self.spread else None, self._generator)
         plan = self.memory.plan(data.y, experience, self._generator)
@@ -277,10 +295,12 @@ class BayesDual:
             new = new_exemplars(plan, data, rows, known, self.selection, condense, self._generator)
         self.memory.take_in(plan, new, self._generator)
         self.memory.fit(condense, self._generator)
-        self.memory.relabel(predict, self.temperature, self._generator)
+        self._residual = self._residual_of(module)
+        linear = self._residual is not None
+        self.memory.relabel(predict, self.temperature, self._generator, noise=0.0 if linear else 1.0)
         if self.weight_prior is not None and self.memory.max_bytes is not None:  # measured on the memory, not carried
             self.weight_prior, data = deepcopy(self._fresh_prior), self._remembered()
-        if self.weight_prior is not None:
+        if self.weight_prior is not None and not linear:
             self.weight_prior.update(module, predict, data, posterior, device, self._generator)
 
     def measure_posterior(
@@ -314,6 +334,13 @@ class BayesDual:
             parts["prior"] = _bytes_in(self.weight_prior.state_dict())
         return parts
 
+    def _residual_of(self, module: nn.Module) -> Residual | None:
+        """What is in place of the noise and the prior, if the network is linear in vectors that are kept in bytes."""
+        spread, vectors = self.memory.spread, self.memory.exemplars
+        if vectors is None or not self.spread or not isinstance(spread, LowRankSpread):
+            return None
+        return Residual.of(module, vectors, spread, self.memory.examples_seen)
+
     def _size_up(self, data: ExperienceData) -> None:
         """Tells the memory what inputs are like, where its budget is one of bytes."""
         if self.memory.max_bytes is not None:
@@ -333,6 +360,8 @@ class BayesDual:
             "weight_prior": None if self.weight_prior is None else self.weight_prior.state_dict(),
             "generator": self._generator.get_state(),
             "posterior": None if self.posterior is None else self.posterior.state_dict(),
+            "residual": None if self._residual is None else self._residual.state_dict(),
+            "origin": self._origin,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -358,8 +387,18 @@ class BayesDual:
                     "the checkpoint was made with another prior of the weights: give its algorithm.weight_prior."
                 ) from None
         self._generator.set_state(state["generator"].cpu())
+        self._origin = state.get("origin", "")
+        residual, spread = state.get("residual"), self.memory.spread
+        self._residual = (
+            Residual.from_state_dict(residual, spread) if residual and isinstance(spread, LowRankSpread) else None
+        )
         known = state.get("posterior")  # before 0.2 it was not kept
         self.posterior = None if known is None else Posterior.from_state_dict(known)
+
+
+def _origin(data: ExperienceData) -> str:
+    """What made the inputs, where they are features of a frozen backbone."""
+    return getattr(data, "origin", "")
 
 
 def _bytes_in(state: Any) -> int:

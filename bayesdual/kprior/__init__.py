@@ -3,6 +3,7 @@
 from bayesdual.kprior.diagonal import DiagonalPrior
 from bayesdual.kprior.kronecker import KroneckerPrior, factors, leading_eigenvectors
 from bayesdual.kprior.natural import NaturalPrior
+from bayesdual.kprior.residual import Residual
 from bayesdual.kprior.terms import Preconditions, WeightPrior, function_space_loss, weight_space_loss
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "KroneckerPrior",
     "NaturalPrior",
     "Preconditions",
+    "Residual",
     "WeightPrior",
     "factors",
     "function_space_loss",

@@ -7,9 +7,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from bayesdual.memory.cosine_spread import CosineSpread
 from bayesdual.memory.exemplars import IMPOSSIBLE, Exemplars
-from bayesdual.memory.spread import Spread
+from bayesdual.memory.spread import AnySpread
 from bayesdual.stream import Predict
 
 PREDICTIONS = 8  # that a soft label is the mean of; fewer of many vectors, which stand for less each
@@ -20,7 +19,7 @@ BATCH = 1000
 def soft_labels(
     predict: Predict,
     z: Exemplars,
-    spread: Spread | CosineSpread,
+    spread: AnySpread | None,
     examples: float,
     temperature: float,
     generator: torch.Generator,
@@ -38,7 +37,7 @@ def soft_labels(
 def mean_predictions(
     predict: Predict,
     z: Exemplars,
-    spread: Spread | CosineSpread,
+    spread: AnySpread,
     examples: float,
     temperature: float,
     generator: torch.Generator,
