@@ -58,8 +58,8 @@ class BayesDual:
         memory_bytes: Greatest number of bytes of all that is carried to the next experience beside the network and its
             optimizer: exemplars are coded, as many as fit, and the prior of the weights is measured on them instead of
             being carried (see ``bayesdual.memory``). Of a linear network on vectors of many numbers, as on features of
-            a frozen backbone, the residual curvature of ``bayesdual.kprior.Residual`` is in the place of that prior and
-            of noise. None: no such bound.
+            a frozen backbone, ``bayesdual.kprior.Residual`` is in the place of noise and of the default prior. None:
+            no such bound.
         replay_batch_size: Exemplars replayed in each step (on each device); a memory that is smaller is replayed
             several times over in one batch.
         label_share: Share a of the labels in replay, between 0 and 1; the rest is the soft labels'.
@@ -124,7 +124,8 @@ class BayesDual:
             PRIORS[weight_prior]() if isinstance(weight_prior, str) else weight_prior
         )
         self._fresh_prior = deepcopy(self.weight_prior)
-        self._residual: Residual | None = None  # in place of noise and prior, where the network is linear
+        self._residual: Residual | None = None  # in place of noise, where the network is linear
+        self._prior_by_residual = weight_prior == "kronecker"  # and of the prior, unless another is wanted, or none
         self.selection = selection
         self.condensation = condensation
         self.spread = spread
@@ -236,7 +237,7 @@ class BayesDual:
             soft = function_space_loss(logits, z.logits, z.weights, self.temperature)
             past = self.label_share * labels + (1 - self.label_share) * soft
             parts |= {"labels": labels, "function_space": soft}
-        held = self.weight_prior if residual is None else residual
+        held = residual if residual is not None and self._prior_by_residual else self.weight_prior
         prior = None if held is None else held.loss(module)
         if prior is not None:
             past = past + prior
@@ -300,7 +301,7 @@ class BayesDual:
         self.memory.relabel(predict, self.temperature, self._generator, noise=0.0 if linear else 1.0)
         if self.weight_prior is not None and self.memory.max_bytes is not None:  # measured on the memory, not carried
             self.weight_prior, data = deepcopy(self._fresh_prior), self._remembered()
-        if self.weight_prior is not None and not linear:
+        if self.weight_prior is not None and not (linear and self._prior_by_residual):
             self.weight_prior.update(module, predict, data, posterior, device, self._generator)
 
     def measure_posterior(

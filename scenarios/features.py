@@ -9,7 +9,7 @@ has changed has features of its own, in another file, and a memory of those befo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from avalanche.benchmarks.scenarios import EagerCLStream
 from torch import Tensor, nn
 
 from bayesdual.models import evaluating
-from bayesdual.scenarios.benchmark import Rows, TensorBenchmark, TensorExperience, identity
+from bayesdual.scenarios.benchmark import Rows, TensorBenchmark, TensorExperience, check_validation, identity
+from bayesdual.scenarios.datasets import stratified_split
 from bayesdual.scenarios.scaling import Scale, scale_of
 from bayesdual.sources import digest
 from bayesdual.tensor_files import checksum, read_tensors, write_tensors
@@ -34,6 +35,7 @@ def features_of(
     backbone: nn.Module,
     folder: str | Path = "data/features",
     examples_per_class: int | None = None,
+    validation: float = 0.0,
     standardise: bool = True,
     batch_size: int = 100,
     seed: int = 0,
@@ -49,6 +51,7 @@ def features_of(
         folder: Where features are kept.
         examples_per_class: How many training examples of each class of an experience are taken, drawn by the seed;
             None: all.
+        validation: Share of these, class by class, that makes the stream ``valid``; 0: it is the benchmark's, if any.
         standardise: Give each feature mean 0 and standard deviation 1 in the first experience's training data.
         batch_size: Inputs that go through the backbone at once.
         seed: Of what is drawn.
@@ -66,9 +69,14 @@ def features_of(
     if not isinstance(source, TensorBenchmark):
         raise ValueError(f"features_of takes a benchmark that holds its inputs as tensors, not {source!r:.80}.")
     origin = fingerprint(backbone)
-    held = {stream.name: [experience.rows for experience in stream] for stream in source.streams.values()}
+    held: dict[str, Sequence[Rows]] = {
+        stream.name: [experience.rows for experience in stream] for stream in source.streams.values()
+    }
     if examples_per_class is not None:
         held["train"] = [_fewer(rows, examples_per_class, seed) for rows in held["train"]]
+    if validation:
+        check_validation(validation)
+        held["train"], held["valid"] = zip(*(_split(rows, validation, seed) for rows in held["train"]), strict=True)
     views = {_view(rows): rows for of_stream in held.values() for rows in of_stream}
     known = {
         view: kept_features(backbone, rows.view(rows.x), Path(folder), origin, batch_size)
@@ -189,7 +197,13 @@ def _fewer(rows: Rows, most: int, seed: int) -> Rows:
     return replace(rows, rows=rows.rows[chosen.sort().values])
 
 
-def _scale(train: list[Rows], known: dict[tuple[int, int], Tensor]) -> Scale:
+def _split(rows: Rows, validation: float, seed: int) -> tuple[Rows, Rows]:
+    """Those to learn from and those that are held out, of each class."""
+    kept, out = stratified_split(rows.y[rows.rows], validation, seed)
+    return replace(rows, rows=rows.rows[torch.from_numpy(kept)]), replace(rows, rows=rows.rows[torch.from_numpy(out)])
+
+
+def _scale(train: Sequence[Rows], known: dict[tuple[int, int], Tensor]) -> Scale:
     first, learned = known[_view(train[0])][train[0].rows], torch.cat([known[_view(rows)][rows.rows] for rows in train])
     both = torch.cat([first, learned]).float()
     names = [f"feature {i}" for i in range(both.shape[1])]

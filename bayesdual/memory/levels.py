@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 BITS = 4
+WIDTHS = (1, 2, 4, 8)
 SHARES = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25)  # of the largest scale
 DAMAGED = "the coded vectors of a memory are damaged: take another checkpoint or memory file."
 _HEADER = struct.Struct("<BIII")  # bits, vectors, numbers of each, checksum
@@ -28,7 +29,12 @@ def encode_vectors(x: Tensor, bits: int = BITS) -> bytes:
     Args:
         x: Shape (N, D), floating, finite.
         bits: Of a number: 1, 2, 4 or 8.
+
+    Raises:
+        ValueError: They are others.
     """
+    if bits not in WIDTHS:
+        raise ValueError(f"bits is {bits}: give 1, 2, 4 or 8, of which a byte holds whole numbers.")
     x = x.detach().cpu().float()
     highest = 2 ** (bits - 1)
     scale = x.abs().amax(1, keepdim=True) / (highest - 0.5)
@@ -52,7 +58,7 @@ def decode_vectors(code: bytes) -> Tensor:
         raise ValueError(DAMAGED)
     bits, n, d, checksum = _HEADER.unpack_from(code)
     body = code[_HEADER.size :]
-    if bits not in (1, 2, 4, 8) or len(body) != 2 * n + -(-n * d * bits // 8) or zlib.crc32(body) != checksum:
+    if bits not in WIDTHS or len(body) != 2 * n + -(-n * d * bits // 8) or zlib.crc32(body) != checksum:
         raise ValueError(DAMAGED)
     scale = torch.from_numpy(np.frombuffer(body, "<f2", n).astype(np.float32))[:, None]
     q = torch.from_numpy(_unpacked(np.frombuffer(body, np.uint8, offset=2 * n), bits)[: n * d].astype(np.float32))

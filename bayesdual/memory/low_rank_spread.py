@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesdual.memory.levels import bytes_of_vectors, decode_vectors, encode_vectors
+from bayesdual.memory.levels import BITS, bytes_of_vectors, decode_vectors, encode_vectors
 
 AT_ONCE = 600  # rows that are taken in together
 
@@ -24,10 +24,12 @@ class LowRankSpread:
 
     Args:
         rank: Number of rows of B, at least 0.
+        bits: Of a number of B.
     """
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, bits: int = BITS) -> None:
         self.rank = rank
+        self.bits = bits
         self._directions: Tensor | None = None  # B
         self._rest: Tensor | None = None  # v
         self._waiting: list[Tensor] = []  # deviations that are not taken in yet
@@ -39,7 +41,7 @@ class LowRankSpread:
     def nbytes(self) -> int:
         """Bytes that are kept."""
         directions, rest = self.parts()
-        return 2 * rest.numel() + (bytes_of_vectors(*directions.shape) if len(directions) else 0)
+        return 2 * rest.numel() + (bytes_of_vectors(*directions.shape, self.bits) if len(directions) else 0)
 
     def add(self, deviations: Tensor, generator: torch.Generator | None = None) -> None:
         """Takes in what was lost when vectors were made, merged or coded.
@@ -108,7 +110,7 @@ class LowRankSpread:
         if not self:
             return {"rank": rank}
         directions, rest = self.parts()
-        code = torch.frombuffer(bytearray(encode_vectors(directions)), dtype=torch.uint8)
+        code = torch.frombuffer(bytearray(encode_vectors(directions, self.bits)), dtype=torch.uint8)
         return {"rank": rank, "directions": code, "rest": rest.to(torch.bfloat16)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -125,7 +127,7 @@ class LowRankSpread:
         self._waiting = []
         rest = torch.zeros_like(new[0]) if self._rest is None else self._rest.to(new)
         rows = new if self._directions is None else torch.cat([self._directions.to(new), new])
-        kept = decode_vectors(encode_vectors(leading(rows, self.rank))).to(rows)
+        kept = decode_vectors(encode_vectors(leading(rows, self.rank), self.bits)).to(rows)
         rest = rest + (rows.square().sum(0) - kept.square().sum(0)).clamp_min(0)
         self._directions, self._rest = kept, rest.to(torch.bfloat16).float()  # as they are kept
 

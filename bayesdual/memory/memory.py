@@ -354,7 +354,7 @@ class Memory:
         try:
             if header["format"] == PACKED_FORMAT:
                 parts = {name: tensors.pop(name) for name in list(tensors) if name.startswith("spread.")}
-                spread = {name.removeprefix("spread."): part for name, part in parts.items()}
+                spread: dict[str, Any] = {name.removeprefix("spread."): part for name, part in parts.items()}
                 spread = spread or {"sum": tensors.pop("spread", None)}
                 known = unpack(_as_bytes(tensors))[0].tensors() if tensors else None
                 state |= {"spread": spread, "packed": tensors, "exemplars": known}

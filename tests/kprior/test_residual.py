@@ -137,6 +137,22 @@ def test_a_linear_network_on_features_in_bytes_has_it_in_place_of_noise_and_prio
         assert torch.cdist(drawn.x, kept.x).min(1).values.max() > 0.1  # noise
 
 
+@pytest.mark.parametrize(
+    ("settings", "label", "weight"),
+    [
+        ({"weight_prior": None}, True, False),
+        ({"weight_prior": None, "spread": 0}, False, False),
+        ({"spread": 0}, False, True),
+    ],
+)
+def test_each_term_can_be_left_out(settings, label, weight):
+    algorithm, _ = learned(network(), memory_bytes=3000, **settings)
+    assert (algorithm._residual is not None) == label
+    algorithm.begin_experience(data := features([0, 1], 5))
+    _, parts = algorithm.loss(network(), lambda x, t: network()(x), data.x, data.y, data.tasks)
+    assert ("weight_space" in parts) == weight
+
+
 def test_a_checkpoint_and_a_file_hold_it(tmp_path):
     algorithm, _ = learned(network(), memory_bytes=3000)
     other, module = BayesDual(memory_bytes=3000), network(0.5)

@@ -38,3 +38,5 @@ def test_damage_is_noticed():
     for wrong in (code[:5], code[:-1], bytes([3]) + code[1:], code[:20] + bytes([code[20] ^ 1]) + code[21:]):
         with pytest.raises(ValueError, match="coded vectors of a memory are damaged"):
             decode_vectors(bytes(wrong))
+    with pytest.raises(ValueError, match="bits is 3: give 1, 2, 4 or 8"):
+        encode_vectors(vectors(), 3)

@@ -84,6 +84,14 @@ def test_fewer_examples_of_each_class(tmp_path):
         features_of(images(), Backbone(), tmp_path, examples_per_class=0)
 
 
+def test_a_part_for_validation(tmp_path):
+    benchmark = features_of(images(), Backbone(), tmp_path, examples_per_class=10, validation=0.2)
+    for train, valid in zip(benchmark.train_stream, benchmark.valid_stream, strict=True):
+        data, held = train.tensors(), valid.tensors()
+        assert data.y.unique(return_counts=True)[1].tolist() == [8, 8] and len(held) == 4
+        assert not set(data.index.tolist()) & set(held.index.tolist())
+
+
 def test_what_gives_no_features_is_refused_and_nothing_is_left_behind(tmp_path):
     folder = tmp_path / "features"
     for module, sentence in (
