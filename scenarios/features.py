@@ -27,6 +27,7 @@ from bayesdual.tensor_files import checksum, read_tensors, write_tensors
 
 PLAIN = (bool, int, float, str, type(None))
 DIGITS = 16  # of a checksum, in a name
+ENOUGH = 1000  # rows that are scaled at once
 PATIENCE = 20.0  # seconds between two words of how far it is
 
 
@@ -83,7 +84,13 @@ def features_of(
         for view, rows in views.items()
     }
     scale = _scale(held["train"], known) if standardise else None
-    known = {view: x.float() if scale is None else scale(x) for view, x in known.items()}
+    used = {
+        view: torch.cat(
+            [rows.rows for of_stream in held.values() for rows in of_stream if _view(rows) == view]
+        ).unique()
+        for view in known
+    }
+    known = {view: _scaled(x, used[view], scale) for view, x in known.items()}
     timeline = [experience.classes_in_this_experience for experience in source.train_stream]
     streams = [
         EagerCLStream(name, [
@@ -201,6 +208,14 @@ def _split(rows: Rows, validation: float, seed: int) -> tuple[Rows, Rows]:
     """Those to learn from and those that are held out, of each class."""
     kept, out = stratified_split(rows.y[rows.rows], validation, seed)
     return replace(rows, rows=rows.rows[torch.from_numpy(kept)]), replace(rows, rows=rows.rows[torch.from_numpy(out)])
+
+
+def _scaled(x: Tensor, used: Tensor, scale: Scale | None) -> Tensor:
+    """Features as a stream has them, float32; of those that it does not use 0."""
+    scaled = torch.zeros(x.shape)
+    for rows in used.split(ENOUGH):
+        scaled[rows] = x[rows].float() if scale is None else scale(x[rows])
+    return scaled
 
 
 def _scale(train: Sequence[Rows], known: dict[tuple[int, int], Tensor]) -> Scale:
