@@ -7,13 +7,17 @@ READY := $(VENV)/.ready
 READY_TO_CHECK := $(VENV)/.ready-to-check
 PROCESSES ?= 2
 
-.PHONY: demo test check format lint types wheel docs mutants
+.PHONY: demo test browser check format lint types wheel docs mutants
 
 demo: $(READY)  ## learns Split Digits
 	$(BIN) -m bayesdual fit --config configs/split_digits.yaml
 
 test: $(READY)  ## runs the tests
 	$(BIN) -m pytest -n $(PROCESSES)
+
+browser: $(READY)  ## looks at TensorBoard and at the page of inspect in Chromium, and leaves screenshots/
+	$(BIN) -m pip install --disable-pip-version-check --quiet --editable '.[browser]'
+	$(BIN) -m pytest -m browser tests/browser
 
 check: lint types test wheel docs  ## all that has to hold before a change is merged
 

@@ -7,7 +7,8 @@ While an experience of N examples is learned, with the memory standing for N' pa
                  + b  mean over a replay batch of T^2 CE(soft label, f) ]      function space (K-prior)
                  + 1/2 (theta - theta_old)^T P (theta - theta_old) ] ) / (N + N')   weight space (K-prior)
 
-with a + b = 1 and P the precision of the past's posterior, per example: every example, old or new, counts the same.
+with a + b = 1, CE the cross-entropy or the loss of another likelihood (``bayesdual/likelihoods``), and P the precision
+of the past's posterior, per example: every example, old or new, counts the same.
 When the experience ends, the posterior scores its examples, a selection fills the memory, each exemplar is made to
 stand for the examples around it, by their mean and their spread, the network now gives all soft labels, and the weights
 and their precision become the anchor of the next. A host (Lightning's or Avalanche's) calls ``begin_experience``,
@@ -22,10 +23,18 @@ from copy import deepcopy
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bayesdual.kprior import KroneckerPrior, NaturalPrior, Preconditions, Residual, WeightPrior, function_space_loss
+from bayesdual.kprior import (
+    KroneckerPrior,
+    NaturalPrior,
+    Preconditions,
+    Residual,
+    TakesLikelihood,
+    WeightPrior,
+    function_space_loss,
+)
+from bayesdual.likelihoods import Likelihood, LikelihoodName, likelihood_by
 from bayesdual.memory import (
     Condensation,
     Condenser,
@@ -63,17 +72,20 @@ class BayesDual:
         replay_batch_size: Exemplars replayed in each step (on each device); a memory that is smaller is replayed
             several times over in one batch.
         label_share: Share a of the labels in replay, between 0 and 1; the rest is the soft labels'.
-        temperature: T of the soft labels.
+        temperature: T of the soft labels; None: the likelihood's, 3 for classes and 1 for counts.
         weight_prior: What holds the weights where the past needs them: "kronecker" is a ``KroneckerPrior`` of this
             algorithm's own, with its defaults; "natural" a ``NaturalPrior``, which also slows steps down there, for
             streams without a memory; None leaves the weight-space term out.
         selection: Which examples of each class are kept (see ``bayesdual.memory``).
         condensation: How an exemplar is made to stand for the examples around it (see ``bayesdual.memory``); None
-            keeps exemplars as they are, as tokens always are.
+            keeps exemplars as they are, as tokens always are, and inputs whose targets are numbers.
         spread: Scale of the noise that gives replayed means of examples the spread of these (see ``bayesdual.memory``);
             0 replays them as they are.
         candidates: Examples of each class that are scored and chosen among; of more, a random part is. At least as many
             as there is room for are.
+        likelihood: What targets are: "categorical" (classes), "gaussian" (numbers), "poisson" (counts), "bernoulli"
+            (two classes, by one output), one of these with settings, or one of your own (see
+            ``bayesdual.likelihoods``).
 
     Attributes:
         posterior: Of the weights given all data seen, as they were when the last experience ended; without a memory
@@ -88,13 +100,14 @@ class BayesDual:
         memory_size: int | None = None,
         replay_batch_size: int = 64,
         label_share: float = 0.5,
-        temperature: float = 3.0,
+        temperature: float | None = None,
         weight_prior: WeightPrior | Literal["kronecker", "natural"] | None = "kronecker",
         selection: Selection = dual_coverage,
         condensation: Condensation | None = memory_vectors,
         spread: float = 0.6,
         candidates: int = 1500,
         memory_bytes: int | None = None,
+        likelihood: Likelihood | LikelihoodName = "categorical",
     ) -> None:
         if memory_size is not None and memory_bytes is not None:
             raise ValueError(
@@ -107,8 +120,19 @@ class BayesDual:
             raise ValueError(f"candidates is {candidates}: give at least 1.")
         if not 0 <= label_share <= 1:
             raise ValueError(f"label_share is {label_share}: it is a share between 0 and 1.")
-        if temperature <= 0:
+        self.likelihood = likelihood_by(likelihood)
+        if temperature is not None and self.likelihood.temperature is None:
+            raise ValueError(
+                f"temperature is {temperature}, which has no effect on the {self.likelihood.name} likelihood: leave it "
+                "out."
+            )
+        if temperature is not None and temperature <= 0:
             raise ValueError(f"temperature is {temperature}: give a positive number.")
+        if memory_bytes is not None and not self.likelihood.has_classes:
+            raise ValueError(
+                f"memory_bytes codes classes, and the targets of the {self.likelihood.name} likelihood are numbers: "
+                "give memory_size."
+            )
         if spread < 0:
             raise ValueError(f"spread is {spread}: give 0 or more.")
         if isinstance(weight_prior, str) and weight_prior not in PRIORS:
@@ -119,10 +143,12 @@ class BayesDual:
         self.memory = Memory(exemplars) if memory_bytes is None else Memory(0, memory_bytes)
         self.replay_batch_size = replay_batch_size
         self.label_share = label_share
-        self.temperature = temperature
+        self.temperature = temperature or self.likelihood.temperature or 1.0
         self.weight_prior: WeightPrior | None = (
             PRIORS[weight_prior]() if isinstance(weight_prior, str) else weight_prior
         )
+        if isinstance(self.weight_prior, TakesLikelihood):
+            self.weight_prior.likelihood = self.likelihood
         self._fresh_prior = deepcopy(self.weight_prior)
         self._residual: Residual | None = None  # in place of noise, where the network is linear
         self._prior_by_residual = weight_prior == "kronecker"  # and of the prior, unless another is wanted, or none
@@ -179,6 +205,7 @@ class BayesDual:
                 f"the memory holds {known}, and what comes is {new}: the backbone has changed since; give the one that "
                 "it was, or learn anew."
             )
+        self.likelihood.look_at(data.y)
         self._examples = len(data.y)
         self._rank, self._ranks = rank, ranks
         self.memory.to(device)
@@ -203,9 +230,18 @@ class BayesDual:
         """
         z = self.replay()
         if z is None:
-            return self.total_loss(module, F.cross_entropy(predict(x, t), y))
+            return self.total_loss(module, self.criterion(predict(x, t), y))
         logits = predict(torch.cat([x, z.x]), torch.cat([t, z.tasks]))
-        return self.total_loss(module, F.cross_entropy(logits[: len(y)], y), logits[len(y) :], z)
+        return self.total_loss(module, self.criterion(logits[: len(y)], y), logits[len(y) :], z)
+
+    def criterion(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The mean loss of examples, for a host with a criterion of its own.
+
+        Args:
+            logits: Logits or other outputs, shape (B, C).
+            y: Targets, shape (B,).
+        """
+        return self.likelihood.loss(logits, y).mean()
 
     def replay(self) -> Exemplars | None:
         """This process's part of a replay batch that all processes draw together; None while nothing is memorised."""
@@ -233,8 +269,8 @@ class BayesDual:
         """
         past, parts, residual = torch.zeros_like(new), {"new": new}, self._residual
         if z is not None and logits is not None:
-            labels = F.cross_entropy(logits, z.y) if residual is None else residual.label_loss(module, logits, z.y)
-            soft = function_space_loss(logits, z.logits, z.weights, self.temperature)
+            labels = self.criterion(logits, z.y) if residual is None else residual.label_loss(module, logits, z.y)
+            soft = function_space_loss(logits, z.logits, z.weights, self.temperature, self.likelihood)
             past = self.label_share * labels + (1 - self.label_share) * soft
             parts |= {"labels": labels, "function_space": soft}
         held = residual if residual is not None and self._prior_by_residual else self.weight_prior
@@ -285,20 +321,22 @@ class BayesDual:
         """
         self._size_up(data)
         self._origin = _origin(data)
+        self.measure_noise(predict, data, experience, device)
         self.measure_posterior(module, predict, data, experience, posterior, device)
-        condense = Condenser(self.condensation, module, self.memory.spread if self.spread else None, self._generator)
+        merging = self.condensation if self.likelihood.has_classes else None
+        condense = Condenser(merging, module, self.memory.spread if self.spread else None, self._generator)
         plan = self.memory.plan(data.y, experience, self._generator)
         rows = candidate_rows(data.y, plan.room, self.candidates, self._generator)
         self.memory.make_room(plan, condense)
         new = None
         if len(rows):
-            known = score_examples(module, predict, data, rows, self.posterior, device)
-            new = new_exemplars(plan, data, rows, known, self.selection, condense, self._generator)
+            known = score_examples(module, predict, data, rows, self.posterior, device, self.likelihood)
+            new = new_exemplars(plan, data, rows, known, self.selection, condense, self._generator, self.likelihood)
         self.memory.take_in(plan, new, self._generator)
         self.memory.fit(condense, self._generator)
         self._residual = self._residual_of(module)
         linear = self._residual is not None
-        self.memory.relabel(predict, self.temperature, self._generator, noise=0.0 if linear else 1.0)
+        self.memory.relabel(predict, self.temperature, self._generator, self.likelihood, noise=0.0 if linear else 1.0)
         if self.weight_prior is not None and self.memory.max_bytes is not None:  # measured on the memory, not carried
             self.weight_prior, data = deepcopy(self._fresh_prior), self._remembered()
         if self.weight_prior is not None and not (linear and self._prior_by_residual):
@@ -325,7 +363,9 @@ class BayesDual:
         generator = torch.Generator().manual_seed(experience)  # of its own: what is learned stays the same
         past = stand_ins(self.memory, data.mean, data.std, generator)
         new = drawn_examples(data, SAMPLE, generator, device)
-        known = posterior_of_past(module, predict, new if past is None else joined([past, new]), generator)
+        known = posterior_of_past(
+            module, predict, new if past is None else joined([past, new]), generator, likelihood=self.likelihood
+        )
         self.posterior = known or posterior
 
     def memory_bytes(self) -> dict[str, int]:
@@ -341,6 +381,19 @@ class BayesDual:
         if vectors is None or not self.spread or not isinstance(spread, LowRankSpread):
             return None
         return Residual.of(module, vectors, spread, self.memory.examples_seen)
+
+    @torch.no_grad()
+    def measure_noise(
+        self, predict: Predict, data: ExperienceData, experience: int, device: torch.device | str = "cpu"
+    ) -> None:
+        """Shows the likelihood what the network says of some examples of the experience just learned.
+
+        A host that evaluates before :meth:`end_experience`, whose arguments these are, calls this before that.
+        """
+        if not self.likelihood.has_classes:
+            rows = torch.randperm(len(data.y), generator=torch.Generator().manual_seed(experience))[:SAMPLE]
+            f = predict(data.inputs(rows).to(device), data.tasks[rows].to(device)).float()
+            self.likelihood.learned(f, data.y[rows].to(device), len(data.y), experience)
 
     def _size_up(self, data: ExperienceData) -> None:
         """Tells the memory what inputs are like, where its budget is one of bytes."""
@@ -363,14 +416,23 @@ class BayesDual:
             "posterior": None if self.posterior is None else self.posterior.state_dict(),
             "residual": None if self._residual is None else self._residual.state_dict(),
             "origin": self._origin,
+            "likelihood": {"name": self.likelihood.name, **self.likelihood.state_dict()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave.
 
         Raises:
-            ValueError: The state is of a memory with another budget, or was made with another prior of the weights.
+            ValueError: The state is of a memory with another budget, or was made with another prior of the weights or
+                another likelihood.
         """
+        seen = state.get("likelihood", {"name": "categorical"})  # before 0.3 there was no other
+        if seen["name"] != self.likelihood.name:
+            raise ValueError(
+                f"the checkpoint was made with the likelihood {seen['name']}, and algorithm.likelihood is "
+                f"{self.likelihood.name}: give the same."
+            )
+        self.likelihood.load_state_dict(seen)
         prior = state["weight_prior"]
         if prior is None and self.weight_prior is not None:
             raise ValueError(

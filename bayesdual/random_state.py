@@ -42,3 +42,22 @@ def kept_random_state() -> Iterator[None]:
         yield
     finally:
         set_random_state(state)
+
+
+@contextmanager
+def kept_state_of_cpu() -> Iterator[None]:
+    """As :func:`kept_random_state`, but for CUDA's generators, which processes that were forked cannot ask for."""
+    numpy, python = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        np.random.set_state(numpy)
+        random.setstate(python)
+
+
+def seed_cpu(seed: int) -> None:
+    """Sets PyTorch's generator of the CPU, NumPy's and Python's to a seed below 2^64; CUDA's stay as they are."""
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)

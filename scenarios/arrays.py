@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bayesdual.scenarios.benchmark import Rows, TensorBenchmark, TensorExperience, identity
 from bayesdual.scenarios.cuts import By, Cut, Every, Examples, Parts, cut
-from bayesdual.scenarios.labels import Where, numbered
+from bayesdual.scenarios.labels import TargetKind, Where, of_kind
 from bayesdual.scenarios.scaling import scale_of
 
 ENOUGH = 1000  # images that levels are measured on
@@ -36,6 +36,7 @@ def from_arrays(
     standardise: bool = True,
     seed: int = 0,
     task_labels: bool = False,
+    targets: TargetKind = "classes",
 ) -> TensorBenchmark:
     """Arrays of yours, split by class, by domain or by time.
 
@@ -44,7 +45,7 @@ def from_arrays(
     Args:
         x: Inputs, shape (N, ...): numbers; or images in uint8, shape (N, C, H, W), (N, H, W, C) or (N, H, W), which
             stay uint8.
-        y: Labels, shape (N,): whole numbers or names, in any order and with any gaps.
+        y: Labels, shape (N,): whole numbers or names, in any order and with any gaps; or numbers, see ``targets``.
         by: What tells experiences apart: ``classes``; ``domain``, an experience each, numbers ascending and names as
             they first come; or ``time``.
         n_experiences: Number of experiences; None: 5, or as many as there are domains or periods. The first ones get
@@ -62,6 +63,8 @@ def from_arrays(
             experience's training data.
         seed: Seed of all that is drawn.
         task_labels: Whether experience i carries task label i; otherwise all carry 0.
+        targets: What y is: ``classes``, or ``numbers``, which a likelihood of numbers learns, and which are cut by
+            domain or by time.
 
     Raises:
         ValueError: What cannot be learned from, in a sentence.
@@ -76,7 +79,7 @@ def from_arrays(
     examples = Examples(
         "x",
         where,
-        *numbered(labels, where),
+        *of_kind(targets, labels, where),
         domain=_of_each(domain, n, "domain"),
         time=_of_each(time, n, "time"),
         groups=_of_each(groups, n, "groups"),
@@ -116,7 +119,7 @@ def held(
         task_labels: Whether experience i has task label i; otherwise all have 0.
     """
     y = torch.from_numpy(examples.y)
-    timeline = [np.unique(examples.y[rows]).tolist() for rows in parts["train"]]
+    timeline = [np.unique(examples.y[rows]).tolist() if examples.class_names else [] for rows in parts["train"]]
 
     def experience(rows: np.ndarray, i: int) -> TensorExperience:
         task = i if task_labels else 0

@@ -51,7 +51,7 @@ class Rows(Dataset):
 
     Attributes:
         x: All inputs of the source, shape (N, ...): uint8 images (N, C, H, W), or numbers; shared, not copied.
-        y: All labels of the source, shape (N,), int64.
+        y: All labels of the source, shape (N,), int64; targets that are numbers, float32.
         rows: Positions in the source of the examples in this dataset, shape (n,), int64.
         view: What happens to the inputs.
         task_label: The task label of all examples.
@@ -72,14 +72,14 @@ class Rows(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+    def __getitem__(self, i: int) -> tuple[Tensor, int | float]:
         """Returns the input as networks take it, images as float32 of shape (C, H, W), and its label."""
         row = self.rows[i]
         image = self.view(self.x[row].unsqueeze(0))
-        return normalise(image, self.mean, self.std).squeeze(0), int(self.y[row])
+        return normalise(image, self.mean, self.std).squeeze(0), self.y[row].item()
 
     @property
-    def labels(self) -> list[int]:
+    def labels(self) -> list[int] | list[float]:
         return self.y[self.rows].tolist()
 
     def tensors(self) -> TensorData:
@@ -101,11 +101,11 @@ class Labelled(Protocol):
     def task_label(self) -> int: ...
 
     @property
-    def labels(self) -> list[int]: ...
+    def labels(self) -> list[int] | list[float]: ...
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, i: int) -> tuple[Tensor, int]: ...
+    def __getitem__(self, i: int) -> tuple[Tensor, int | float]: ...
 
 
 class LabelledExperience(DatasetExperience):
@@ -170,8 +170,8 @@ class LabelledBenchmark(CLScenario):
     Attributes:
         train_stream: The experiences to learn; those of a ``TensorBenchmark`` are held as tensors.
         test_stream: As many, to evaluate each on. ``valid_stream`` is there only if it was asked for.
-        class_names: The names of the classes, by label.
-        n_classes: Number of classes, over all experiences.
+        class_names: The names of the classes, by label; none where targets are numbers.
+        n_classes: Number of classes, over all experiences; 0 where targets are numbers.
         n_experiences: Number of experiences in each stream.
         n_classes_per_exp: Number of classes in each experience.
         classes_order: Labels in the order in which the experiences bring them.

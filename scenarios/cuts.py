@@ -25,8 +25,8 @@ class Examples:
     Attributes:
         name: What they are called.
         where: Where one stands, for an error.
-        y: Class numbers, shape (N,), int64.
-        class_names: The name of each class.
+        y: Class numbers, shape (N,), int64; or targets that are numbers, shape (N,), float32.
+        class_names: The name of each class; none where targets are numbers.
         domain: The domain of each; None: there are none.
         time: When each was, numbers or dates; None: they are in order.
         groups: What each comes from, which stays on one side of a split; None: each stands for itself.
@@ -119,6 +119,10 @@ def _check(examples: Examples, how: Cut) -> None:
     n = how.n_experiences
     if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
         raise ValueError(f"n_experiences is a whole number of at least 1, not {n!r}.")
+    if not examples.class_names:
+        if how.by == "classes":
+            raise ValueError(f"targets of {name} are numbers, which are no classes to cut by: give by domain or time.")
+        return
     if len(examples.class_names) < 2:
         raise ValueError(f"{name} has one class, {_few(examples.class_names)!r}: there is nothing to tell apart.")
     learned = examples.y if examples.for_test is None else examples.y[~examples.for_test]
@@ -234,7 +238,8 @@ def _held_out(examples: Examples, how: Cut, whole: dict[str, np.ndarray], share:
         if how.by == "time":
             out[rows[len(rows) - round(share * len(rows)) :]] = True
         else:
-            out[rows[stratified_split(torch.from_numpy(examples.y[rows]), share, how.seed)[1]]] = True
+            y = examples.y[rows] if examples.class_names else np.zeros(len(rows), dtype=np.int64)
+            out[rows[stratified_split(torch.from_numpy(y), share, how.seed)[1]]] = True
     return out
 
 
@@ -262,7 +267,7 @@ def _refuse_empty(examples: Examples, how: Cut, titles: list[str], parts: Parts)
                     f"{why or f': give another share as {setting[stream]}, or more examples'}."
                 )
         seen = set(examples.y[np.concatenate(of_stream)].tolist())
-        needed = stream == "train" or how.by == "classes"
+        needed = bool(examples.class_names) and (stream == "train" or how.by == "classes")
         if needed and (absent := sorted(set(range(len(examples.class_names))) - seen)):
             c = absent[0]
             raise ValueError(

@@ -1,14 +1,37 @@
-"""Class names of any kind, numbered 0, 1, and so on."""
+"""Class names of any kind, numbered 0, 1, and so on; and targets that are numbers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 Where = Callable[[int], str]
 """The position of an example, to where it stands, as people find it: "line 18 of flights.csv"."""
+
+
+TargetKind = Literal["classes", "numbers"]
+
+
+def of_kind(kind: TargetKind, given: Iterable[Any], where: Where) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Classes as :func:`numbered` gives them; or numbers, shape (N,), float32, and no names.
+
+    Raises:
+        ValueError: There is no such kind, or a target is not of it.
+    """
+    if kind not in get_args(TargetKind):
+        raise ValueError(f"targets is {kind!r}: give classes or numbers.")
+    return numbered(given, where) if kind == "classes" else (_numbers(given, where), ())
+
+
+def _numbers(given: Iterable[Any], where: Where) -> np.ndarray:
+    values = [as_number(_plain(value)) for value in given]
+    for i, value in enumerate(values):
+        if value is None or not math.isfinite(value):
+            raise ValueError(f"{where(i)} has a target that is no number: fill it in, or leave the example out.")
+    return np.array(values, dtype=np.float32)
 
 
 def numbered(labels: Iterable[Any], where: Where) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -40,7 +63,7 @@ def numbered(labels: Iterable[Any], where: Where) -> tuple[np.ndarray, tuple[str
         if (number := as_number(label)) is not None and not float(number).is_integer():
             raise ValueError(
                 f"{where(i)} has the label {label}, a number with a fraction: classes are whole numbers or names; for "
-                "regression, see bayesdual.conformal."
+                "numbers, give targets numbers, and algorithm.likelihood gaussian."
             )
     ordered = in_order(sorted(first, key=str))
     names = [_name(label) for label in ordered]

@@ -21,7 +21,7 @@ from bayesdual.scenarios.arrays import held, learned
 from bayesdual.scenarios.benchmark import TensorBenchmark
 from bayesdual.scenarios.columns import Table, categories_of, holds_text, joined, numbers, read_table, refuse_names
 from bayesdual.scenarios.cuts import By, Cut, Every, Examples, cut
-from bayesdual.scenarios.labels import numbered
+from bayesdual.scenarios.labels import TargetKind, of_kind
 from bayesdual.scenarios.scaling import Scale, scale_of
 
 
@@ -82,6 +82,7 @@ def from_table(
     delimiter: str = ",",
     seed: int = 0,
     task_labels: bool = False,
+    targets: TargetKind = "classes",
 ) -> TensorBenchmark:
     """A table of yours (CSV, Parquet, data frame), split by class, by domain or by time.
 
@@ -90,7 +91,7 @@ def from_table(
 
     Args:
         path: The file, with the names of the columns in its first line; or columns by name, a dict or a data frame.
-        target: The column of the classes: whole numbers or names.
+        target: The column of the classes: whole numbers or names; or of numbers, see ``targets``.
         features: The columns to learn from; None: all but target, domain, time and groups.
         categories: Columns of numbers that are codes, to be one-hot as well; also those of very many texts.
         by: What tells experiences apart: ``classes``; ``domain``, an experience each, numbers ascending and names as
@@ -111,6 +112,8 @@ def from_table(
         delimiter: What separates the cells of a CSV file.
         seed: Seed of all that is drawn.
         task_labels: Whether experience i carries task label i; otherwise all carry 0.
+        targets: What the target is: ``classes``, or ``numbers``, which a likelihood of numbers learns, and which are
+            cut by domain or by time.
 
     Returns:
         A benchmark; its ``encoding`` makes inputs of further rows.
@@ -130,7 +133,7 @@ def from_table(
     examples = Examples(
         table.name,
         table.where,
-        *numbered(table.column(target, "target"), lambda i: f"{table.where(i)}, column {target!r},"),
+        *of_kind(targets, table.column(target, "target"), lambda i: f"{table.where(i)}, column {target!r},"),
         domain=beside("domain", domain),
         time=beside("time", time),
         groups=beside("groups", groups),

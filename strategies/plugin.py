@@ -30,6 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bayesdual.algorithm import BayesDual
 from bayesdual.ivon import IVON
+from bayesdual.likelihoods import Likelihood
 from bayesdual.models import evaluating
 from bayesdual.posterior import Posterior
 from bayesdual.schedule import lower_learning_rate
@@ -43,9 +44,10 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         Naive(model=model, optimizer=IVONByRule().make(model.parameters(), examples=12000, steps=188),
               plugins=[BayesDualPlugin(BayesDual(memory_size=200))], ...)
 
-    The strategy's criterion is the loss of the new examples; replayed ones have the algorithm's. As everywhere in
-    Avalanche, the optimizer's state lives on from one experience to the next. Of a parameter that has grown, Avalanche
-    forgets the state; IVON's is kept, and what is new of it starts at the prior.
+    The strategy's criterion is the loss of the new examples; replayed ones have the algorithm's. With another
+    likelihood than classes by softmax it has to be the algorithm's, too: ``criterion=algorithm.criterion``. As
+    everywhere in Avalanche, the optimizer's state lives on from one experience to the next. Of a parameter that has
+    grown, Avalanche forgets the state; IVON's is kept, and what is new of it starts at the prior.
 
     Every experience the strategy trains on is one for the algorithm, but the pieces that Avalanche's online streams
     cut an experience into are parts of one; without access to the task boundaries, all of them are.
@@ -89,8 +91,14 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
                 f"there are {DistributedHelper.world_size} processes, and each would learn a model of its own: wrap "
                 "the model by torch.nn.parallel.DistributedDataParallel before the strategy, and seed all alike."
             )
-        self._data = _training_data(strategy.experience, strategy)
-        self._highest_label = int(self._data.y.max())
+        likelihood = self.algorithm.likelihood
+        if not likelihood.is_softmax and strategy._criterion != self.algorithm.criterion:
+            raise ValueError(
+                f"the likelihood is {likelihood.name}, but the strategy's criterion is {strategy._criterion!r:.60}: "
+                "give criterion=algorithm.criterion."
+            )
+        self._data = _training_data(strategy.experience, strategy, likelihood)
+        self._highest_label = int(self._data.y.max()) if likelihood.is_softmax else -1
         # Not of the model's parameters: a head may have grown while it was evaluated.
         known, state = strategy.optimized_param_id or {}, strategy.optimizer.state
         self._state_by_name = {n: state[p] for n, p in known.items() if p in state}
@@ -178,8 +186,9 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         Raises:
             ValueError: One is beyond the model's classes.
         """
-        labels = cast(Tensor, strategy.mb_y)
-        _refuse_beyond(cast(Tensor, strategy.mb_output), int(labels.max()), "the experience that is evaluated")
+        if self.algorithm.likelihood.is_softmax:
+            highest = int(cast(Tensor, strategy.mb_y).max())
+            _refuse_beyond(cast(Tensor, strategy.mb_output), highest, "the experience that is evaluated")
 
     def before_backward(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
         strategy.loss, _ = self.algorithm.total_loss(
@@ -222,9 +231,9 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         return normalise(x, self._data.mean, self._data.std)
 
 
-def _training_data(experience: Any, strategy: SupervisedTemplate) -> TensorData | DatasetData:
+def _training_data(experience: Any, strategy: SupervisedTemplate, likelihood: Likelihood) -> TensorData | DatasetData:
     """The data of an experience, seen to be fit for training."""
-    data = experience_data(experience)
+    data = experience_data(experience, likelihood.targets)
     name = _name(strategy)
     if len(data.y) == 0:
         raise ValueError(f"{name} has no training examples: leave it out.")

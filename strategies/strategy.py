@@ -9,6 +9,8 @@ import torch
 from avalanche.benchmarks import OnlineCLExperience
 from avalanche.core import BasePlugin
 from avalanche.distributed import DistributedHelper
+from avalanche.evaluation.metrics import loss_metrics
+from avalanche.logging import InteractiveLogger
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.plugins.evaluation import default_evaluator
 from avalanche.training.templates import SupervisedTemplate
@@ -38,13 +40,14 @@ class BayesDualStrategy(SupervisedTemplate):
         optimizer: Any optimizer of the model's parameters; IVON gives the posterior that scores examples. None: IVON,
             with settings that follow from the first experience (see ``bayesdual.ivon.ivon_settings``): its number of
             examples, and the steps that it is learned in; the others should be about as large.
-        criterion: Loss of new examples; None: cross-entropy.
+        criterion: Loss of new examples; None: that of the algorithm's likelihood, cross-entropy if there is no other.
         train_mb_size: New examples in a training batch, of each process.
         train_epochs: Epochs of training on each experience.
         eval_mb_size: Examples in an evaluation batch.
         device: Where the model is.
         plugins: Further plugins.
-        evaluator: Avalanche's evaluation plugin, or what makes one.
+        evaluator: Avalanche's evaluation plugin, or what makes one; None: Avalanche's default, or, where there are no
+            classes to be right about, one of the loss.
         eval_every: As for other strategies of Avalanche's.
         peval_mode: As for other strategies of Avalanche's.
         task_free: See :class:`BayesDualPlugin`.
@@ -70,7 +73,7 @@ class BayesDualStrategy(SupervisedTemplate):
         eval_mb_size: int | None = 1,
         device: str | torch.device = "cpu",
         plugins: Sequence[BasePlugin] | None = None,
-        evaluator: EvaluationPlugin | Callable[[], EvaluationPlugin] = default_evaluator,
+        evaluator: EvaluationPlugin | Callable[[], EvaluationPlugin] | None = None,
         eval_every: int = -1,
         peval_mode: str = "epoch",
         task_free: bool = False,
@@ -83,13 +86,13 @@ class BayesDualStrategy(SupervisedTemplate):
             model=model,
             # Until it is known what is to be learned, IVON stands for itself, and takes a saved one's settings.
             optimizer=IVONByRule().make(model.parameters(), 1, 1) if optimizer is None else optimizer,
-            criterion=nn.CrossEntropyLoss() if criterion is None else criterion,
+            criterion=algorithm.criterion if criterion is None else criterion,
             train_mb_size=train_mb_size,
             train_epochs=train_epochs,
             eval_mb_size=eval_mb_size,
             device=device,
             plugins=[ours, *(plugins or ())],
-            evaluator=evaluator,
+            evaluator=evaluator or (default_evaluator if algorithm.likelihood.is_softmax else loss_evaluator),
             eval_every=eval_every,
             peval_mode=peval_mode,
         )
@@ -134,6 +137,13 @@ class BayesDualStrategy(SupervisedTemplate):
         tensors = getattr(self.experience, "tensors", None)
         changed = self.adapted_dataset is not self._own_dataset
         return None if tensors is None or changed or DistributedHelper.is_distributed else tensors()
+
+
+def loss_evaluator() -> EvaluationPlugin:
+    """Measures the loss alone, and prints it, as Avalanche's default does with accuracy beside it."""
+    return EvaluationPlugin(
+        loss_metrics(minibatch=False, epoch=True, experience=True, stream=True), loggers=[InteractiveLogger()]
+    )
 
 
 class TensorBatches:

@@ -14,6 +14,7 @@ from bayesdual import BayesDual, KroneckerPrior, Learner
 from bayesdual.comparison import objects_of
 from bayesdual.configuration import find_configs, resolve
 from bayesdual.ivon import IVON, IVONByRule
+from bayesdual.likelihoods import Categorical
 from bayesdual.memory import dual_coverage, memory_vectors
 from bayesdual.models import MLP
 from bayesdual.strategies import BayesDualPlugin, BayesDualStrategy
@@ -29,6 +30,7 @@ METHOD = {  # but for the memory size
     "condensation": memory_vectors,
     "spread": 0.6,
     "candidates": 1500,
+    "likelihood": Categorical,
 }
 LR_END = 0.0
 
@@ -39,7 +41,7 @@ def settings(algorithm):
     values = {name: getattr(algorithm, name) for name in names}
     assert type(algorithm.weight_prior) is KroneckerPrior
     prior = {name: getattr(algorithm.weight_prior, name) for name in inspect.signature(KroneckerPrior).parameters}
-    return values | {"weight_prior": prior}
+    return values | {"weight_prior": prior, "likelihood": type(algorithm.likelihood)}
 
 
 class Caught(Exception):

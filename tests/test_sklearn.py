@@ -10,10 +10,15 @@ from sklearn.datasets import load_digits
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from bayesdual import BayesDual
-from bayesdual.sklearn import ContinualClassifier
+from bayesdual.sklearn import ContinualClassifier, ContinualRegressor
 
 
-@parametrize_with_checks([ContinualClassifier(hidden=(16,), epochs=8, random_state=0)])
+@parametrize_with_checks(
+    [
+        ContinualClassifier(hidden=(16,), epochs=8, random_state=0),
+        ContinualRegressor(epochs=8, random_state=0),
+    ]
+)
 def test_it_is_an_estimator(estimator, check):
     check(estimator)
 
@@ -46,6 +51,25 @@ def test_each_partial_fit_is_an_experience_that_later_ones_do_not_wipe_out(digit
     assert learned(digits).score(*digits[2:]) == accuracy, "the same seed gives the same"
 
 
+def test_the_regressor_remembers_what_it_learned_part_by_part():
+    draw = np.random.default_rng(0)
+    x = draw.uniform(-2, 2, (600, 2))
+    y = 1000 + 50 * np.sin(2 * x[:, 0]) + 20 * x[:, 1]
+
+    def learned(size):
+        model = ContinualRegressor(size, epochs=20, random_state=0)
+        for low in (-2, 0):
+            rows = (x[:, 0] >= low) & (x[:, 0] < low + 2)
+            model.partial_fit(x[rows], y[rows])
+        return model
+
+    model, forgetful = learned(60), learned(0)
+    assert model.score(x, y) > 0.7 and model.score(x, y) > forgetful.score(x, y) + 0.2
+    assert model.n_experiences_ == 2 and len(model.algorithm_.memory) == 60
+    likelihood = model.algorithm_.likelihood
+    assert 900 < likelihood.location < 1100 and likelihood.noise < 25
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
@@ -55,6 +79,8 @@ def test_each_partial_fit_is_an_experience_that_later_ones_do_not_wipe_out(digit
         (lambda m: m.fit([[0.0], [1.0], [2.0]], ["a", "b", "c"]), "memory_size is 2, but .* 3 classes"),
         (lambda m: m.set_params(epochs=0).fit([[0.0], [1.0]], ["a", "b"]), "epochs is 0"),
         (lambda m: m.fit([[0.0], [1.0]], ["a", "b"]).partial_fit([[0.0]], ["a"], ["a", "c"]), "first partial_fit said"),
+        (lambda m: ContinualRegressor(likelihood="poisson").fit([[0.0], [1.0]], [1.0, -1.0]), "example 1 .* no count"),
+        (lambda m: ContinualRegressor(likelihood="bernoulli").fit([[0.0], [1.0]], [1, 0]), "take ContinualClassifier"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(call, sentence):

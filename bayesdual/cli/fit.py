@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich import print as rich_print
 
 from bayesdual.cli.help import ALL, BriefHelp
-from bayesdual.cli.predictions import by_experience, evaluation_of, write_predictions
+from bayesdual.cli.predictions import by_experience, evaluation_of, write_numbers, write_predictions
 from bayesdual.cli.run_directories import (
     CHECKPOINTS,
     RUNS,
@@ -49,7 +49,7 @@ from bayesdual.configuration import (
 from bayesdual.files import write_json, write_whole
 from bayesdual.inspection import RunReport, StreamBoard, StreamProgress, evaluation_table
 from bayesdual.learner import Learner, StreamCheckpoint, StreamDataModule
-from bayesdual.measures import Evaluation
+from bayesdual.measures import Evaluation, NumberEvaluation
 
 RANK_ZERO = "BAYESDUAL_RUN_DIR"  # environment variable through which the processes of a run share its directory
 
@@ -73,6 +73,20 @@ class SaveConfig(SaveConfigCallback):
     def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
         text = yaml.safe_dump(settings_of(self.parser, self.config), sort_keys=False)
         write_whole(self._path, lambda path: path.write_text(text))
+
+
+def refuse_unused_checkpoints(config: Namespace) -> None:
+    """Refuses settings of checkpoints where none are written.
+
+    Raises:
+        CommandLineError: There are some.
+    """
+    given = [key for key, value in vars(config.checkpoint).items() if value is not None]
+    if given and config.trainer.enable_checkpointing is False:
+        raise CommandLineError(
+            f"checkpoint.{given[0]} says when checkpoints are written, and trainer.enable_checkpointing is false, so "
+            "that none are: leave one of them out."
+        )
 
 
 def settings_of(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
@@ -137,6 +151,7 @@ class Cli(LightningCLI):
             help="Where the run writes to; by default a new folder of runs/, named after the first configuration.",
         )
         parser.add_lightning_class_args(StreamBoard, "board")
+        parser.add_class_arguments(StreamCheckpoint, "checkpoint", skip={"directory"}, instantiate=False)
         parser.add_argument(
             "--threads",
             type=int | None,
@@ -176,6 +191,8 @@ class Cli(LightningCLI):
             check_checkpoint(self._checkpoint)
             if self._command == "fit" and rank == 0:
                 self._check_settings(config)
+        if self._command == "fit":
+            refuse_unused_checkpoints(config)
         if self._command == "fit" and make_directory(self.run_dir):
             self._unused_run = self.run_dir
         if self._command == "fit" and rank == 0:
@@ -194,7 +211,8 @@ class Cli(LightningCLI):
                 kwargs["default_root_dir"] = self.run_dir
             callbacks: list[Callback] = [RunReport(self.run_dir)]
             if given.get("enable_checkpointing") is not False:
-                callbacks.append(StreamCheckpoint(self.run_dir / CHECKPOINTS))
+                within = self.config_init[self._command]["checkpoint"]
+                callbacks.append(StreamCheckpoint(self.run_dir / CHECKPOINTS, **within))
             if given.get("enable_progress_bar") is not False:
                 callbacks.append(StreamProgress())
             self.trainer_defaults["callbacks"] = callbacks
@@ -222,23 +240,25 @@ class Cli(LightningCLI):
 
     @rank_zero_only
     def after_validate(self) -> None:
-        self._show(self.model.latest_evaluation, "accuracy on the validation stream")
+        self._show(self.model.latest_evaluation, "validation")
 
     @rank_zero_only
     def after_test(self) -> None:
-        self._show(self.model.latest_evaluation, "accuracy on the test stream")
+        self._show(self.model.latest_evaluation, "test")
 
     def predict(self, **kwargs: Any) -> None:
         """Writes one row per example of the test stream, and what they come to."""
         outputs = by_experience(self.trainer.predict(**kwargs) or [])
-        self._show(evaluation_of(outputs), "accuracy on the test stream")
+        likelihood = self.model.likelihood
+        self._show(evaluation_of(outputs, likelihood), "test")
         path = self.run_dir / "predictions.csv"
-        write_whole(path, lambda temporary: write_predictions(temporary, outputs))
+        write = write_predictions if likelihood.has_classes else write_numbers
+        write_whole(path, lambda temporary: write(temporary, outputs))
         print(f"predictions: {path}")
 
-    def _show(self, evaluation: Evaluation, title: str) -> None:
+    def _show(self, evaluation: Evaluation | NumberEvaluation, stream: str) -> None:
         """Prints an evaluation, and leaves all of it beside the run's results."""
-        rich_print(evaluation_table(evaluation, title))
+        rich_print(evaluation_table(evaluation, stream))
         write_json(self.run_dir / f"{self._command}.json", evaluation)
 
     # -- run directories

@@ -10,7 +10,16 @@ from rich.console import Console
 
 from bayesdual.configuration import CommandLineError
 from bayesdual.files import write_whole
-from bayesdual.inspection import accuracy_tables, drawn, figures_of, read_run, report, verdict
+from bayesdual.inspection import (
+    accuracy_tables,
+    can_be_live,
+    drawn,
+    figures_of,
+    read_run,
+    report,
+    score_of,
+    verdict,
+)
 
 
 def main(argv: list[str]) -> None:
@@ -31,7 +40,7 @@ def main(argv: list[str]) -> None:
     output: Path = args.output or (first if first.is_dir() else first.parent.parent) / "report"
     figures = [figures_of(run) for run in runs]
     drawings = [drawn(of_run) for of_run in figures]
-    page = report(runs, drawings)
+    page = report(runs, drawings, live=can_be_live())
     try:
         output.mkdir(parents=True, exist_ok=True)
         for number, (of_run, svgs) in enumerate(zip(figures, drawings, strict=True), start=1):
@@ -44,10 +53,12 @@ def main(argv: list[str]) -> None:
         raise CommandLineError(f"--output {output} cannot be written to ({error.strerror}): give another.") from None
     console = Console(highlight=False)
     for run in runs:
-        matrix = run.results["accuracy_matrix"]
-        console.print(f"{run.name}: accuracy on each experience (columns) after learning each (rows):")
-        console.print(*accuracy_tables(matrix), verdict(matrix))
+        score = score_of(run.results)
+        console.print(f"{run.name}: {score.name} on each experience (columns) after learning each (rows):")
+        console.print(*accuracy_tables(run.matrix, score), verdict(run.matrix, score))
     console.print(f"report: {output / 'report.html'}", soft_wrap=True)
+    if not can_be_live():
+        console.print("note: its figures cannot be looked into: pip install 'bayesdual\\[inspect]'.", soft_wrap=True)
 
 
 def parser() -> argparse.ArgumentParser:

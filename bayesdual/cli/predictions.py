@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from bayesdual.measures import Evaluation, StreamMetric
+from bayesdual.likelihoods import Likelihood
+from bayesdual.measures import Evaluation, NumberEvaluation
 
 Outputs = Sequence[Sequence[dict[str, Any]]]
 """Of each experience the batches, as :meth:`bayesdual.learner.Learner.predict_step` returns them."""
@@ -20,13 +21,25 @@ def by_experience(outputs: list[Any]) -> Outputs:
     return outputs if outputs and isinstance(outputs[0], list) else [outputs]
 
 
-def evaluation_of(outputs: Outputs) -> Evaluation:
+def evaluation_of(outputs: Outputs, likelihood: Likelihood) -> Evaluation | NumberEvaluation:
     """The measures of predictions."""
-    metric = StreamMetric(len(outputs))
+    metric = likelihood.metric(len(outputs))
+    said = "probabilities" if likelihood.has_classes else "mean"
     for i, batches in enumerate(outputs):
         for batch in batches:
-            metric.update(batch["probabilities"], batch["y"], i, batch["epistemic"])
+            metric.update(batch[said], batch["y"], i, batch.get("epistemic"))
     return metric.compute()
+
+
+def write_numbers(path: Path, outputs: Outputs) -> None:
+    """Writes a row an example whose target is a number: experience, target and prediction, as CSV."""
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["experience", "target", "prediction"])
+        for i, batches in enumerate(outputs):
+            for batch in batches:
+                for y, mean in zip(batch["y"].tolist(), batch["mean"].squeeze(1).tolist(), strict=True):
+                    writer.writerow([i + 1, f"{y:.6g}", f"{mean:.6g}"])
 
 
 def write_predictions(path: Path, outputs: Outputs) -> None:

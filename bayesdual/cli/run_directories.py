@@ -15,7 +15,12 @@ from bayesdual.files import is_damaged
 
 RUNS = Path("runs")
 CHECKPOINTS = "checkpoints"
-FREE = ("threads", "data.workers")  # settings that a run may go on with others of
+FREE = (
+    "threads",
+    "data.workers",
+    "checkpoint.every_n_steps",
+    "checkpoint.every_n_minutes",
+)  # settings that a run may go on with others of
 
 
 def runs_named(name: str) -> list[Path]:

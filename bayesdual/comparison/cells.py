@@ -52,9 +52,20 @@ def cell_of(
         except ValueError as error:
             raise CommandLineError(f"{comparison.source}: methods.{method.name}: {error}") from None
         spec = {"learn": f"{comparison.baselines.__name__}.learn", "arguments": arguments}
+    _refuse_other_likelihoods(config, comparison.source)
     spec["threads"] = config["threads"] or 1
     title = [f"{method.name} on {benchmark.name}", *(f"{k.rpartition('.')[2]} {v}" for k, v in tried.items())]
     return Cell(", ".join([*title, f"seed {seed}", *(["tuning"] if tuning else [])]), spec)
+
+
+def _refuse_other_likelihoods(config: Mapping[str, Any], source: str) -> None:
+    given = config["model"]["algorithm"].get("init_args", {}).get("likelihood", "categorical")
+    if given != "categorical":
+        name = given if isinstance(given, str) else given.get("class_path", given)
+        raise CommandLineError(
+            f"{source}: model.algorithm.init_args.likelihood is {name}, and compare is of accuracies, of classes by "
+            "softmax: compare such runs by `python -m bayesdual inspect RUN RUN ...`."
+        )
 
 
 @lru_cache(maxsize=1024)

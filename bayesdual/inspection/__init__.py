@@ -11,17 +11,17 @@ from bayesdual.inspection.figures import (
     certainty_figure,
     classes_figure,
     confusion_figure,
-    is_images,
     losses_figure,
-    memory_figure,
     parts_figure,
     posterior_figure,
     progress_figure,
     reliability_figure,
 )
+from bayesdual.inspection.memory_figures import is_images, memory_figure
+from bayesdual.inspection.page import can_be_live
 from bayesdual.inspection.report import drawn, figures_of, report
 from bayesdual.inspection.runs import Run, read_run
-from bayesdual.inspection.tables import accuracy_tables, evaluation_table, summary
+from bayesdual.inspection.tables import accuracy_tables, evaluation_table, score_of, summary
 from bayesdual.inspection.verdict import lost, verdict
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "StreamProgress",
     "accuracy_figure",
     "accuracy_tables",
+    "can_be_live",
     "certainty_figure",
     "classes_figure",
     "confusion_figure",
@@ -47,6 +48,7 @@ __all__ = [
     "read_run",
     "reliability_figure",
     "report",
+    "score_of",
     "stream_figures",
     "summary",
     "verdict",

@@ -24,42 +24,47 @@ from bayesdual.inspection.figures import (
     certainty_figure,
     classes_figure,
     confusion_figure,
-    is_images,
-    memory_figure,
     picture,
     progress_figure,
     reliability_figure,
 )
+from bayesdual.inspection.memory_figures import is_images, memory_figure
 from bayesdual.inspection.projector import project
 from bayesdual.learner import Learner
 
-LAYOUT = {
-    "forgetting": {
-        "accuracy of each experience": ["Multiline", ["accuracy/experience_.*"]],
-        "of those seen, and forgetting": ["Multiline", ["average_accuracy_seen", "forgetting"]],
-    },
-    "how sure it is": {
-        "NLL of old, new and unseen experiences": ["Multiline", ["nll/.*"]],
-        "entropy of old, new and unseen experiences": ["Multiline", ["entropy/.*"]],
-    },
-    "what is minimised": {"parts of the loss": ["Multiline", ["loss/.*"]]},
-}
 VALUES = 10_000  # of a layer's standard deviations, of which a histogram is made
+
+
+def layout(learner: Learner) -> dict[str, Any]:
+    """The custom scalars."""
+    score = learner.history.score
+    sure = {"NLL of old, new and unseen experiences": ["Multiline", ["nll/.*"]]}
+    if learner.likelihood.has_classes:
+        sure["entropy of old, new and unseen experiences"] = ["Multiline", ["entropy/.*"]]
+    return {
+        "forgetting": {
+            f"{score.name} of each experience": ["Multiline", [f"{score.key}/experience_.*"]],
+            "of those seen, and forgetting": ["Multiline", [f"average_{score.key}_seen", "forgetting"]],
+        },
+        "how sure it is": sure,
+        "what is minimised": {"parts of the loss": ["Multiline", ["loss/.*"]]},
+    }
 
 
 def stream_figures(learner: Learner) -> Figures:
     """All figures of where a stream stands, by their tags in TensorBoard; the last part is a file's name."""
     matrix, over_stream = learner.history.accuracy, learner.history.over_stream
     evaluation, memory, names = learner.latest_evaluation, learner.algorithm.memory, learner.classes or None
+    score = learner.history.score
     found = {
-        "forgetting/accuracy_matrix": accuracy_figure(matrix),
-        "forgetting/accuracy_over_time": progress_figure(matrix),
+        f"forgetting/{score.key}_matrix": accuracy_figure(matrix, score),
+        f"forgetting/{score.key}_over_time": progress_figure(matrix, score),
     }
-    if evaluation is not None:
+    if evaluation is not None and "confusion" in evaluation:
         found["classes/accuracy_of_classes"] = classes_figure(evaluation["confusion"], names)
         found["classes/confusion"] = confusion_figure(evaluation["confusion"], names)
         found["certainty/reliability"] = reliability_figure(evaluation["reliability"])
-    if over_stream:
+    if over_stream and learner.likelihood.has_classes:
         found["certainty/certainty"] = certainty_figure(over_stream)
     if memory.exemplars is not None and is_images(memory.exemplars.x):
         found["memory/memory"] = memory_figure(memory.exemplars, names)
@@ -93,7 +98,7 @@ class StreamBoard(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.perf_counter()
         for writer in _writers(trainer):
-            writer.add_custom_scalars(LAYOUT)
+            writer.add_custom_scalars(layout(shown_learner(pl_module)))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._evaluated = not trainer.sanity_checking
@@ -148,11 +153,11 @@ class StreamBoard(Callback):
 
 def by_experience(learner: Learner) -> dict[str, float]:
     """Scalars after an experience."""
-    history, memory = learner.history, learner.algorithm.memory
+    history, memory, key = learner.history, learner.algorithm.memory, learner.history.score.key
     values = {
-        "average_accuracy_seen": measures.average_seen_accuracy(history.accuracy),
-        "accuracy_of_the_new": history.accuracy[-1][len(history.accuracy) - 1],
-        "forgetting": measures.forgetting(history.accuracy),
+        f"average_{key}_seen": measures.average_seen_accuracy(history.accuracy),
+        f"{key}_of_the_new": history.accuracy[-1][len(history.accuracy) - 1],
+        "forgetting": measures.forgetting(history.score.gains(history.accuracy)),
         "exemplars": float(len(memory)),
         "examples_seen": float(memory.examples_seen),
         **{f"seconds_{name}": value for name, value in history.seconds.items()},
@@ -184,6 +189,7 @@ def hyperparameters(learner: Learner) -> dict[str, Any]:
         "temperature": algorithm.temperature,
         "spread": algorithm.spread,
         "selection": getattr(algorithm.selection, "__name__", type(algorithm.selection).__name__),
+        "likelihood": learner.likelihood.name,
         "weight_prior": "none" if algorithm.weight_prior is None else type(algorithm.weight_prior).__name__,
         "seed": torch.initial_seed(),
     }
@@ -192,8 +198,8 @@ def hyperparameters(learner: Learner) -> dict[str, Any]:
 def final_measures(learner: Learner) -> dict[str, float]:
     """The measures that runs are compared by, where the parallel coordinates of TensorBoard look for them."""
     results = learner.history.results()
-    names = ("average_accuracy", "forgetting", "backward_transfer", "nll", "ece", "seconds_total")
-    return {f"final/{name}": results[name] for name in names}
+    names = (f"average_{learner.history.score.key}", "forgetting", "backward_transfer", "nll", "ece", "seconds_total")
+    return {f"final/{name}": results[name] for name in names if name in results}
 
 
 def shown_learner(module: LightningModule) -> Learner:

@@ -22,7 +22,7 @@ from bayesdual import __version__, measures, sources
 from bayesdual.files import write_json, write_whole
 from bayesdual.inspection.board import StreamBoard, shown_learner
 from bayesdual.inspection.figures import save
-from bayesdual.inspection.tables import accuracy_tables, summary
+from bayesdual.inspection.tables import accuracy_tables, cell, summary
 from bayesdual.inspection.verdict import verdict
 from bayesdual.learner import Learner
 from bayesdual.models import WritesFiles
@@ -64,11 +64,13 @@ class StreamProgress(ProgressBar):
         stream = shown_learner(pl_module).stream
         where = f"experience {stream.experience + 1}/{stream.n_experiences}, epoch {stream.epoch + 1}/{stream.epochs}"
         self._bar.update(self._task, description=where, completed=stream.epochs_done)
+        self._bar.advance(self._task, stream.batch / (stream.batch + trainer.num_training_batches))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
     ) -> None:
-        self._bar.advance(self._task, 1 / trainer.num_training_batches)
+        batches = shown_learner(pl_module).stream.batch + trainer.num_training_batches  # of the whole epoch
+        self._bar.advance(self._task, 1 / batches)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._bar.stop()
@@ -92,13 +94,13 @@ class RunReport(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         learner = shown_learner(pl_module)
-        stream, matrix = learner.stream, learner.history.accuracy
+        stream, matrix, score = learner.stream, learner.history.accuracy, learner.history.score
         if not (stream.last_epoch_of_experience and trainer.is_global_zero):
             return
         seen = measures.average_seen_accuracy(matrix)
         line = (
-            f"experience {stream.experience + 1}/{stream.n_experiences} learned: accuracy on it "
-            f"{matrix[-1][stream.experience]:.3f}, on all so far {seen:.3f}"
+            f"experience {stream.experience + 1}/{stream.n_experiences} learned: {score.name} on it "
+            f"{cell(matrix[-1][stream.experience], score)}, on all so far {cell(seen, score)}"
         )
         (trainer.progress_bar_callback or self.console).print(line)
 
@@ -126,9 +128,10 @@ class RunReport(Callback):
                 self.console.print(f"note: {UNMARKED}")
         if isinstance(learner.network, WritesFiles):
             learner.network.save_files(self.directory)
-        matrix = results["accuracy_matrix"]
-        self.console.print("\nAccuracy on each experience (columns) after learning each (rows):")
-        self.console.print(*accuracy_tables(matrix), verdict(matrix), summary(results))
+        matrix, score = learner.history.accuracy, learner.history.score
+        title = score.name[0].upper() + score.name[1:]
+        self.console.print(f"\n{title} on each experience (columns) after learning each (rows):")
+        self.console.print(*accuracy_tables(matrix, score), verdict(matrix, score), summary(results), sep="\n")
         board = next((c for c in trainer.callbacks if isinstance(c, StreamBoard)), StreamBoard())
         for tag, pixels in board.pictures(learner).items():
             name = tag.rpartition("/")[2]

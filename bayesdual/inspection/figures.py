@@ -17,7 +17,6 @@ from bayesdual import measures
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from bayesdual.memory import Exemplars
     from bayesdual.posterior import Posterior
 
 
@@ -27,9 +26,14 @@ Picture = npt.NDArray[np.uint8]
 """Red, green and blue of each pixel, shape (height, width, 3)."""
 
 DPI = 110
-MEMORY_FIGURE_COLUMNS = 10
 WITH_NUMBERS = 20  # experiences whose accuracies are written into the heat map
 WITH_NAMES = 20  # experiences whose lines are named
+GROUP_COLORS = {
+    "old": "#d55e00",
+    "new": "#0072b2",
+    "unseen": "#5b6770",
+}  # told apart by those who are colour-blind, too
+LOST_COLOR, KEPT_COLOR = "#d55e00", "#0072b2"
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -54,29 +58,41 @@ def save(pixels: Picture, path: Path) -> None:
     imsave(path, pixels)
 
 
-def accuracy_figure(matrix: measures.Matrix) -> Figure:
-    """The accuracy matrix as a heat map; what was not learned yet is left empty."""
+def accuracy_figure(matrix: measures.Matrix, score: measures.Score = measures.ACCURACY) -> Figure:
+    """The matrix of a score as a heat map, the better the lighter; what was not learned yet is left empty."""
     n, learned = len(matrix[0]), len(matrix)
     few = n <= WITH_NUMBERS
     figure = new_figure(*((1.6 + 0.6 * n, 1.2 + 0.55 * learned) if few else (8, 7)))
     axes = figure.subplots()
     seen = np.tril(np.ones((learned, n), dtype=bool)) & ~np.isnan(matrix)
-    image = axes.imshow(np.ma.masked_where(~seen, matrix), vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    low, high = _range(score, [matrix[i][j] for i, j in zip(*np.nonzero(seen), strict=True)])
+    colors = "viridis_r" if score.lower_is_better else "viridis"
+    image = axes.imshow(np.ma.masked_where(~seen, matrix), vmin=low, vmax=high, cmap=colors, aspect="auto")
     if few:
         for i, j in zip(*np.nonzero(seen), strict=True):
             a = matrix[i][j]
-            axes.text(j, i, f"{a:.2f}", ha="center", va="center", color="white" if a < 0.6 else "black", fontsize=8)
+            dark = ((a - low) / (high - low) < 0.6) != score.lower_is_better
+            text = f"{a:.2f}" if score == measures.ACCURACY else f"{a:.3g}"
+            axes.text(j, i, text, ha="center", va="center", color="white" if dark else "black", fontsize=8)
         axes.set_xticks(range(n), [str(j + 1) for j in range(n)])
         axes.set_yticks(range(learned), [str(i + 1) for i in range(learned)])
     else:
-        figure.colorbar(image, ax=axes, label="accuracy")
-    axes.set_xlabel("accuracy on experience")
+        figure.colorbar(image, ax=axes, label=score.name)
+    axes.set_xlabel(f"{score.name} on experience")
     axes.set_ylabel("after experience")
     return figure
 
 
-def progress_figure(matrix: measures.Matrix) -> Figure:
-    """How the accuracy of each experience goes on once it is learned, and the mean over those seen."""
+def _range(score: measures.Score, values: Sequence[float]) -> tuple[float, float]:
+    """Between what a score is drawn: of accuracies 0 and 1, of others what there is."""
+    if score == measures.ACCURACY:
+        return 0.0, 1.0
+    low, high = min(*values, 0.0) if score.lower_is_better else min(values), max(values)
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def progress_figure(matrix: measures.Matrix, score: measures.Score = measures.ACCURACY) -> Figure:
+    """How the score of each experience goes on once it is learned, and the mean over those seen."""
     figure = new_figure(6, 3.6)
     axes = figure.subplots()
     steps = range(1, len(matrix) + 1)
@@ -84,15 +100,41 @@ def progress_figure(matrix: measures.Matrix) -> Figure:
     for j in range(len(matrix)):
         look: dict[str, Any] = {"color": "gray", "alpha": 0.3}
         if few:
-            look = {"marker": "o", "alpha": 0.6, "label": f"experience {j + 1}"}
+            look = {"marker": "o", "alpha": 0.8, "label": f"experience {j + 1}", "color": shade(j, len(matrix))}
         axes.plot(steps[j:], [row[j] for row in matrix[j:]], **look)
     means = [measures.average_seen_accuracy(matrix[: i + 1]) for i in range(len(matrix))]
     axes.plot(steps, means, color="black", linewidth=2.5, label="mean of those seen")
-    axes.set(xlabel="after experience", ylabel="accuracy", ylim=(0, 1.02))
+    axes.set(xlabel="after experience", ylabel=score.name)
+    if score == measures.ACCURACY:
+        axes.set_ylim(0, 1.02)
     if few:
         axes.set_xticks(list(steps))
     axes.legend(fontsize=7, ncols=1 + len(matrix) // 8, loc="lower left")
     return figure
+
+
+def compared_figure(means: Mapping[str, Sequence[float]], score: measures.Score = measures.ACCURACY) -> Figure:
+    """A value after each experience, of several runs, each named where its line ends."""
+    figure = new_figure(6, 3.6)
+    axes = figure.subplots()
+    for place, (name, values) in enumerate(means.items()):
+        steps = range(1, len(values) + 1)
+        axes.plot(steps, values, "o-", color=shade(place, len(means)), label=name)
+    axes.set(xlabel="after experience", ylabel=f"{score.name}, mean of those seen")
+    if score == measures.ACCURACY:
+        axes.set_ylim(0, 1.02)
+    if max(map(len, means.values())) <= WITH_NUMBERS:
+        axes.set_xticks(range(1, max(map(len, means.values())) + 1))
+    axes.legend(fontsize=7, loc="lower left")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def shade(j: int, n: int) -> tuple[float, float, float, float]:
+    """The colour of one of n things in an order, the first dark and the last bright, so that hues are not needed."""
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](0.9 * j / max(1, n - 1))
 
 
 def certainty_figure(over_stream: Sequence[Mapping[str, Any]]) -> Figure:
@@ -103,7 +145,7 @@ def certainty_figure(over_stream: Sequence[Mapping[str, Any]]) -> Figure:
     """
     figure = new_figure(7.2, 5.4)
     panels = figure.subplots(2, 2).flatten()
-    for group, color in (("old", "#d95f02"), ("new", "#2a9d5c"), ("unseen", "#5b6770")):
+    for group, color in GROUP_COLORS.items():
         rows = [row for row in over_stream if group in row]
         steps = [row["after"] for row in rows]
         for axes, key in zip(panels, ("nll", "ece", "entropy"), strict=False):
@@ -115,7 +157,7 @@ def certainty_figure(over_stream: Sequence[Mapping[str, Any]]) -> Figure:
     for key, look in (("entropy", "o-"), ("epistemic", "s--")):
         told = [(step, scores[f"auroc_{key}"]) for step, scores in apart if f"auroc_{key}" in scores]
         if told:
-            panels[3].plot(*zip(*told, strict=True), look, color="#5b6770", label=f"by {key}")
+            panels[3].plot(*zip(*told, strict=True), look, color=GROUP_COLORS["unseen"], label=f"by {key}")
     panels[0].set_yscale("log")
     panels[3].axhline(0.5, color="black", lw=0.8, ls=":", label="by chance")
     names = ("NLL, nats (log)", "ECE", "entropy, nats (dashed: of the weights)", "AUROC of unseen")
@@ -171,8 +213,8 @@ def classes_figure(confusion: Sequence[Sequence[int]], names: Sequence[str] | No
     shown = order if len(order) <= WITH_NAMES else np.concatenate([order[:half], order[-half:]])
     figure = new_figure(6, 0.8 + 0.26 * len(shown))
     axes = figure.subplots()
-    axes.hlines(range(len(shown)), 0, accuracy[shown], color="#1b78b4", alpha=0.4, linewidth=5)
-    axes.plot(accuracy[shown], range(len(shown)), "o", color="#1b78b4")
+    axes.hlines(range(len(shown)), 0, accuracy[shown], color=KEPT_COLOR, alpha=0.4, linewidth=5)
+    axes.plot(accuracy[shown], range(len(shown)), "o", color=KEPT_COLOR)
     labels = [name_of(c, names) for c in known[shown]]
     axes.set_yticks(range(len(shown)), labels)
     axes.invert_yaxis()
@@ -188,40 +230,10 @@ def reliability_figure(bins: Sequence[measures.Bin]) -> Figure:
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="gray", linestyle="--", linewidth=1, label="as sure as it is right")
     counts, confidence, accuracy = np.asarray(bins, dtype=float).T
-    axes.scatter(confidence, accuracy, 10 + 190 * counts / counts.max(), color="#d95f02", alpha=0.8, label="answers")
+    axes.scatter(confidence, accuracy, 10 + 190 * counts / counts.max(), color=LOST_COLOR, alpha=0.8, label="answers")
     axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
     axes.legend(fontsize=8, loc="upper left", markerscale=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-def is_images(x: Tensor) -> bool:
-    """Whether inputs (M, ...) look like images, of 1 or 3 channels."""
-    return x.dim() == 4 and x.shape[1] in (1, 3)
-
-
-def memory_figure(exemplars: Exemplars, class_names: Sequence[str] | None = None) -> Figure:
-    """The exemplars of each class in a row, the first ones kept first; above each, its score."""
-    classes: Sequence[int] = exemplars.y.unique().tolist()
-    height, width = exemplars.x.shape[2:]
-    top, right = height // 3, width // 8 + 1  # room for the score, and between images
-    canvas = torch.ones(len(classes), top + height, MEMORY_FIGURE_COLUMNS, width + right, 3)
-    figure = new_figure(0.7 * MEMORY_FIGURE_COLUMNS, 0.75 * len(classes))
-    axes = figure.subplots()
-    for row, c in enumerate(classes):
-        mine = exemplars[exemplars.y == c]
-        for column in range(min(len(mine), MEMORY_FIGURE_COLUMNS)):
-            image = mine.x[column].cpu().float().permute(1, 2, 0)
-            low, high = image.min(), image.max()
-            canvas[row, top:, column, :width] = (image - low) / (high - low).clamp_min(1e-6)
-            x, y = column * (width + right) + width / 2, row * (top + height) + top - 1
-            axes.text(x, y, f"{mine.scores[column]:.2g}", fontsize=6, ha="center", va="bottom")
-    axes.imshow(canvas.flatten(2, 3).flatten(0, 1).numpy())
-    rows = [row * (top + height) + top + height / 2 for row in range(len(classes))]
-    axes.set_yticks(rows, [name_of(c, class_names) for c in classes])
-    axes.set_ylabel("class")
-    axes.set_xticks([])
-    axes.spines[:].set_visible(False)
     return figure
 
 
@@ -230,18 +242,19 @@ def name_of(label: int, class_names: Sequence[str] | None) -> str:
     return str(label) if class_names is None or label >= len(class_names) else class_names[label]
 
 
-def losses_figure(lost: Sequence[float]) -> Figure:
-    """How much accuracy on each experience is gone since it was best."""
+def losses_figure(lost: Sequence[float], score: measures.Score = measures.ACCURACY) -> Figure:
+    """How much worse the score on each experience is than it was at its best."""
     figure = new_figure(6, 2.4)
     axes = figure.subplots()
-    axes.bar(range(1, len(lost) + 1), lost, color="#d95f02")
+    axes.bar(range(1, len(lost) + 1), lost, color=LOST_COLOR)
     if len(lost) <= WITH_NUMBERS:
         axes.set_xticks(range(1, len(lost) + 1))
         for j, value in enumerate(lost):
             if math.isnan(value):
                 continue
             axes.text(j + 1, value, f"{value:.3f}", ha="center", va="bottom", fontsize=8)
-    axes.set(xlabel="experience", ylabel="accuracy lost", ylim=(0, max(0.1, 1.15 * max(lost))))
+    axes.set(xlabel="experience", ylabel=f"{score.name} {'gained' if score.lower_is_better else 'lost'}")
+    axes.set_ylim(0, max(0.1, 1.15 * max(lost)) if score == measures.ACCURACY else None)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -254,8 +267,8 @@ def posterior_figure(posterior: Posterior) -> Figure:
     quarters = torch.tensor([0.25, 0.5, 0.75])
     for row, name in enumerate(names):
         low, middle, high = quantiles(posterior.precision[name].float().rsqrt().flatten(), quarters).tolist()
-        axes.plot([low, high], [row, row], color="#1b78b4", linewidth=6, alpha=0.4, solid_capstyle="butt")
-        axes.plot(middle, row, "o", color="#1b78b4")
+        axes.plot([low, high], [row, row], color=KEPT_COLOR, linewidth=6, alpha=0.4, solid_capstyle="butt")
+        axes.plot(middle, row, "o", color=KEPT_COLOR)
     if posterior.prior_precision > 0:
         axes.axvline(posterior.prior_precision**-0.5, color="gray", linestyle="--", linewidth=1, label="prior")
         axes.legend(fontsize=8)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from bayesdual.inspection.figures import is_images, name_of
+from bayesdual.inspection.figures import name_of
+from bayesdual.inspection.memory_figures import is_images
 from bayesdual.learner import Learner
 from bayesdual.models import evaluating
 from bayesdual.posterior import watching_last_linear
@@ -25,7 +26,7 @@ def project(writer: SummaryWriter, learner: Learner, step: int) -> None:
     writer.add_embedding(
         last.features.cpu(),
         metadata=[[kind, name_of(c, learner.classes or None)] for c, kind in zip(y.tolist(), kinds, strict=True)],
-        metadata_header=["kind", "class"],
+        metadata_header=["kind", "class" if learner.likelihood.has_classes else "target"],
         label_img=_shades(x) if is_images(x) else None,
         global_step=step,
         tag="features",

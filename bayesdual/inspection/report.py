@@ -1,66 +1,76 @@
 """One HTML file about runs: how well, what was forgotten and when, what is remembered, how sure it is, what it cost.
 
-It holds its figures (as SVG, so that they can be enlarged) and asks no other host for anything.
+It holds its figures (as SVG, so that they can be enlarged), the charts over them, and asks no other host for anything.
+Several runs stand side by side under each question; what differs is marked.
 """
 
 from __future__ import annotations
 
-import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bayesdual.inspection.charts import charts_of, compared_chart, seen_means
 from bayesdual.inspection.figures import (
     Figures,
     accuracy_figure,
     certainty_figure,
-    is_images,
+    compared_figure,
     losses_figure,
-    memory_figure,
     name_of,
     parts_figure,
     posterior_figure,
     progress_figure,
 )
+from bayesdual.inspection.memory_figures import is_images, memory_figure
+from bayesdual.inspection.page import Cell, Page, table
 from bayesdual.inspection.runs import Run
+from bayesdual.inspection.tables import score_of
 from bayesdual.inspection.verdict import lost, verdict
+from bayesdual.measures import ACCURACY, SCORES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STYLE = """
-:root { color-scheme: light; font: 16px/1.5 system-ui, sans-serif; color: #222; }
-body { margin: 0 auto; max-width: 62rem; padding: 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; } h3 { font-size: 1rem; }
-table { border-collapse: collapse; display: block; overflow-x: auto; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; }
-td.differs { background: #fff3d6; }
-figure { margin: 1rem 0; } img { max-width: 100%; height: auto; } figcaption { color: #555; font-size: .9rem; }
-"""
+UP, DOWN = 1, -1  # which way is better
 MEASURES = {
-    "average_accuracy": "average accuracy",
-    "forgetting": "forgetting",
-    "backward_transfer": "backward transfer",
-    "forward_transfer": "forward transfer",
-    "nll": "NLL, nats",
-    "ece": "ECE",
+    **{
+        f"average_{score.key}": (f"average {score.name}", DOWN if score.lower_is_better else UP)
+        for score in SCORES.values()
+    },
+    "forgetting": ("forgetting", DOWN),
+    "backward_transfer": ("backward transfer", UP),
+    "forward_transfer": ("forward transfer", UP),
+    "nll": ("NLL, nats", DOWN),
+    "ece": ("ECE", DOWN),
+    "brier": ("Brier", DOWN),
+    "r2": ("R2", UP),
+    "seconds_total": ("seconds", DOWN),
+    "bytes": ("bytes carried", DOWN),
 }
 
 Drawings = Mapping[str, bytes]
 """Figures as SVG, by name."""
 
 
+class Drawn(NamedTuple):
+    """A run, and how its figures are put on a page."""
+
+    run: Run
+    show: Callable[[str, str], str]  # a figure's name and its caption; nothing where there is no such figure
+
+
 def figures_of(run: Run) -> Figures:
     """All figures that what is known of a run allows."""
-    matrix, memory, posterior = run.results["accuracy_matrix"], run.memory, run.posterior
+    matrix, score, memory, posterior = run.matrix, score_of(run.results), run.memory, run.posterior
     found = {
-        "accuracy_matrix": accuracy_figure(matrix),
-        "accuracy_over_time": progress_figure(matrix),
-        "accuracy_lost": losses_figure(lost(matrix)),
+        f"{score.key}_matrix": accuracy_figure(matrix, score),
+        f"{score.key}_over_time": progress_figure(matrix, score),
+        f"{score.key}_lost": losses_figure(lost(matrix, score), score),
     }
-    if run.results.get("over_stream"):
+    if run.results.get("over_stream") and "ece" in run.results:
         found["certainty"] = certainty_figure(run.results["over_stream"])
     if memory is not None and memory.exemplars is not None and is_images(memory.exemplars.x):
         found["memory"] = memory_figure(memory.exemplars, run.results.get("class_names"))
@@ -77,132 +87,195 @@ def drawn(figures: Figures) -> Drawings:
     return {name: _svg(figure) for name, figure in figures.items()}
 
 
-def report(runs: Sequence[Run], drawings: Sequence[Drawings]) -> str:
+def report(runs: Sequence[Run], drawings: Sequence[Drawings], live: bool = False) -> str:
     """The file.
 
     Args:
         runs: One or several.
         drawings: What :func:`drawn` gave of the figures of each.
+        live: Whether figures can be looked into, which the extra ``inspect`` is needed for.
     """
-    title = "A run" if len(runs) == 1 else f"{len(runs)} runs"
-    body = [f"<h1>{title} of bayesdual</h1>", _section("How well", _overview(runs))]
-    for run, of_run in zip(runs, drawings, strict=True):
-        parts = _parts(run, of_run)
-        if len(runs) > 1:
-            body.append(f"<h2>{escape(run.name)}</h2>")
-            body += [f"<h3>{name}</h3>{text}" for name, text in parts.items()]
-        else:
-            body += [_section(name, text) for name, text in parts.items()]
-    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    head = f"<head>{meta}<title>{title} of bayesdual</title><style>{STYLE}</style></head>"
-    return f'<!doctype html><html lang="en">{head}<body>{"".join(body)}</body></html>\n'
+    page = Page("A run of bayesdual" if len(runs) == 1 else f"{len(runs)} runs of bayesdual", live)
+    each = [Drawn(run, _shown(page, run, of_run)) for run, of_run in zip(runs, drawings, strict=True)]
+    page.section("How well", _overview(runs), _compared(page, runs), _beside(each, _accuracy))
+    page.section("What was forgotten, and when", _beside(each, _forgotten))
+    page.section("What is remembered, and why", _beside(each, _remembered))
+    page.section("How sure it is", _beside(each, _sure))
+    page.section("What it cost", _beside(each, _cost))
+    return page.html()
 
 
-def _parts(run: Run, figures: Drawings) -> dict[str, str]:
-    """The sections about one run, by their headings."""
-    results, memory, posterior = run.results, run.memory, run.posterior
-    matrix = results["accuracy_matrix"]
-    accuracy = _figure(figures["accuracy_matrix"], "Accuracy on each experience (columns) after each (rows).")
-    forgotten = (
-        f"<p>{escape(verdict(matrix)).capitalize()}.</p>"
-        + _figure(figures["accuracy_over_time"], "Accuracy on each experience once it is learned, and their mean.")
-        + _figure(figures["accuracy_lost"], "Accuracy on each experience that is gone since it was best.")
-    )
-    if memory is None or memory.exemplars is None:
-        remembered = "<p>No example is kept.</p>"
-    else:
-        classes = len(memory.exemplars.y.unique())
-        remembered = (
-            f"<p>{len(memory)} exemplars of {classes} classes stand for {memory.examples_seen:,} examples seen.</p>"
-        )
-        if "memory" in figures:
-            caption = "The first exemplars of each class; above each its score, how much the posterior relies on it."
-            remembered += _figure(figures["memory"], caption)
-        else:
-            remembered += _weights(memory.exemplars, results.get("class_names"))
-    sure = f"<p>NLL {results['nll']:.4f} nats an example, ECE {results['ece']:.4f}, over all of the stream.</p>"
-    if "certainty" in figures:
-        caption = "How sure, and how rightly, of experiences that are old, new and unseen, after each."
-        sure += _figure(figures["certainty"], caption)
-    if "posterior" in figures and posterior is not None:
-        marks = "" if posterior.knows_data else " The data have left no mark on it."
-        sure += _figure(figures["posterior"], f"The posterior: standard deviations by parameter, middle half.{marks}")
-    cost = _figure(figures["seconds"], f"Seconds, {results['seconds_total']:.1f} in all.")
-    if "bytes" in figures:
-        total = sum(results["memory_bytes"].values())
-        cost += _figure(figures["bytes"], f"Bytes carried to the next experience, {total:,} in all.")
-    return {
-        "Accuracy": accuracy,
-        "What was forgotten, and when": forgotten,
-        "What is remembered": remembered,
-        "How sure it is": sure,
-        "What it cost": cost,
-    }
+def _shown(page: Page, run: Run, figures: Drawings) -> Callable[[str, str], str]:
+    charts = charts_of(run.results) if page.live else {}
+    return lambda name, caption: page.figure(figures[name], caption, charts.get(name, ())) if name in figures else ""
+
+
+def _beside(each: Sequence[Drawn], part: Callable[[Drawn], str]) -> str:
+    """What there is to say of each run, side by side where there is room."""
+    if len(each) == 1:
+        return part(each[0])
+    parts = [f"<div>{_heading(one.run.name)}{part(one)}</div>" for one in each]
+    return f'<div class="runs">{"".join(parts)}</div>'
+
+
+# -- the answers
 
 
 def _overview(runs: Sequence[Run]) -> str:
-    different = differing([run.settings for run in runs])
-    rows = []
+    """The measures of each run, the best in bold, beside how far they are from the first run's; and settings."""
+    values = [{**run.results, "bytes": sum((run.results.get("memory_bytes") or {}).values()) or None} for run in runs]
+    rows: list[list[str | Cell]] = [
+        [name, *_compared_cells([of_run.get(key) for of_run in values], better)]
+        for key, (name, better) in MEASURES.items()
+        if any(of_run.get(key) is not None for of_run in values)
+    ]
+    names = ["", *(run.name for run in runs)]
+    text = table(names, rows)
+    if len(runs) > 1:
+        text += _paragraph("The best in bold; in small, how far from the first run's.")
+    if different := differing([run.settings for run in runs]):
+        told: list[list[Cell]] = [
+            [_last_word(key), *(_last_word(str(run.settings.get(key, "-")), "differs") for run in runs)]
+            for key in different
+        ]
+        text += _heading("Settings that differ") + table(names, told)
     for run in runs:
-        cells = [_number(run.results.get(key)) for key in MEASURES]
-        rows.append([run.name, *cells, *(str(run.settings.get(key, "-")) for key in different)])
-    names = [key.rpartition(".")[2] for key in different]
-    marked = range(1 + len(MEASURES), 1 + len(MEASURES) + len(different))
-    text = _table(["run", *MEASURES.values(), *names], rows, marked)
-    done = [run for run in runs if run.results["experiences_learned"] < len(run.results["accuracy_matrix"][0])]
-    text += "".join(
-        f"<p>{escape(run.name)} has learned {run.results['experiences_learned']} of "
-        f"{len(run.results['accuracy_matrix'][0])} experiences.</p>"
-        for run in done
-    )
+        learned, known = run.results["experiences_learned"], len(run.matrix[0])
+        if learned < known:
+            text += _paragraph(f"{run.name} has learned {learned} of {known} experiences.")
     return text
+
+
+def _compared_cells(values: Sequence[float | None], better: int) -> list[Cell]:
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    best = (max(known) if better == UP else min(known)) if len(set(known)) > 1 else None
+    cells = []
+    for place, value in enumerate(values):
+        if value is None:
+            cells.append(Cell("-"))
+            continue
+        first = values[0]
+        gap = "" if not place or first is None or value == first else f"{_number(value - first, '+')}"
+        cells.append(Cell(_number(value), repr(value), gap, "best" if value == best else ""))
+    return cells
+
+
+def _compared(page: Page, runs: Sequence[Run]) -> str:
+    score = score_of(runs[0].results)
+    if len(runs) == 1 or {score_of(run.results) for run in runs} != {score}:
+        return ""
+    names = unique([run.name for run in runs])
+    matrices = {name: run.matrix for name, run in zip(names, runs, strict=True)}
+    svg = _svg(compared_figure({name: seen_means(matrix) for name, matrix in matrices.items()}, score))
+    caption = f"{_capital(score.name)}, mean of the experiences seen, after each."
+    return page.figure(svg, caption, [compared_chart(matrices)] if score == ACCURACY else [])
+
+
+def _accuracy(one: Drawn) -> str:
+    score = score_of(one.run.results)
+    return one.show(f"{score.key}_matrix", f"{_capital(score.name)} on each experience (columns) after each (rows).")
+
+
+def _forgotten(one: Drawn) -> str:
+    score = score_of(one.run.results)
+    key, name = score.key, _capital(score.name)
+    return (
+        _paragraph(f"{_capital(verdict(one.run.matrix, score))}.")
+        + one.show(f"{key}_over_time", f"{name} on each experience once it is learned, and their mean.")
+        + one.show(f"{key}_lost", f"{name} on each experience, how much worse than it was at its best.")
+    )
+
+
+def _remembered(one: Drawn) -> str:
+    memory = one.run.memory
+    if memory is None or memory.exemplars is None:
+        return _paragraph("No example is kept.")
+    z, names = memory.exemplars, one.run.results.get("class_names")
+    numbers = z.y.is_floating_point()
+    of_class = {} if numbers else {c: z[z.y == c] for c in z.y.unique().tolist()}
+    classes = "" if numbers else f" of {len(of_class)} classes"
+    text = _paragraph(
+        f"{len(z)} exemplars{classes} stand for {memory.examples_seen:,} examples seen. The "
+        "score of one is its leverage: how far it moves what the network says of it, so how much that relies on it."
+    )
+    text += one.show("memory", "The first exemplars of each class; above each its score.")
+    rows = [
+        [name_of(c, names), str(len(of)), f"{float(of.weights.sum()):,.0f}", f"{float(of.scores.mean()):.3g}"]
+        for c, of in of_class.items()
+    ]
+    return (
+        text if numbers else text + _folded("By class", table(["class", "exemplars", "stand for", "mean score"], rows))
+    )
+
+
+def _sure(one: Drawn) -> str:
+    results, posterior = one.run.results, one.run.posterior
+    marks = "" if posterior is None or posterior.knows_data else " The data have left no mark on it."
+    ece = f", ECE {results['ece']:.4f}" if "ece" in results else ""
+    return (
+        _paragraph(f"NLL {results['nll']:.4f} nats an example{ece}, over all of the stream.")
+        + one.show("certainty", "How sure, and how rightly, of experiences that are old, new and unseen, after each.")
+        + one.show("posterior", f"The posterior: standard deviations by parameter, middle half.{marks}")
+    )
+
+
+def _cost(one: Drawn) -> str:
+    results = one.run.results
+    total = sum((results.get("memory_bytes") or {}).values())
+    return one.show("seconds", f"Seconds, {results['seconds_total']:.1f} in all.") + one.show(
+        "bytes", f"Bytes carried to the next experience, {total:,} in all."
+    )
+
+
+# -- pieces
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys whose values are not the same in all configurations, as far as these are known."""
     known = [values for values in settings if values]
-    keys = dict.fromkeys(key for values in known for key in values)
+    keys = dict.fromkeys(key for values in known for key in values if key != "run_dir")
     return [key for key in keys if len({str(values.get(key)) for values in known}) > 1]
 
 
-def _weights(exemplars: Any, class_names: Sequence[str] | None) -> str:
-    classes = exemplars.y.unique().tolist()
-    of_class = [exemplars[exemplars.y == c] for c in classes]
-    rows = [
-        [name_of(c, class_names), str(len(z)), f"{float(z.weights.sum()):,.0f}"]
-        for c, z in zip(classes, of_class, strict=True)
-    ]
-    return _table(["class", "exemplars", "examples that they stand for"], rows)
+def _last_word(dotted: str, kind: str = "") -> Cell:
+    """The last word of a dotted name; a number is left as it is."""
+    last = dotted.rpartition(".")[2]
+    return Cell(dotted if not last or last[0].isdigit() else last, dotted, kind=kind)
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """Names with their places where one comes twice."""
+    return [f"{name} ({k})" if names.count(name) > 1 else name for k, name in enumerate(names, start=1)]
 
 
 def _seconds(results: Mapping[str, Any]) -> dict[str, float]:
     return {name: results[f"seconds_{name}"] for name in ("training", "evaluation", "memory")}
 
 
-def _number(value: Any) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _number(value: float, sign: str = "") -> str:
+    return (
+        f"{value:{sign},}"
+        if isinstance(value, int)
+        else f"{value:{sign}.4f}"
+        if abs(value) < 100
+        else f"{value:{sign},.1f}"
+    )
 
 
-def _section(name: str, text: str) -> str:
-    return f"<section><h2>{name}</h2>{text}</section>"
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
-def _table(header: Iterable[str], rows: Iterable[Sequence[str]], marked: Iterable[int] = ()) -> str:
-    places = set(marked)
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    lines = [
-        "".join(
-            f'<td class="differs">{escape(cell)}</td>' if i in places else f"<td>{escape(cell)}</td>"
-            for i, cell in enumerate(row)
-        )
-        for row in rows
-    ]
-    return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+def _heading(text: str) -> str:
+    return f"<h3>{escape(text)}</h3>"
 
 
-def _figure(svg: bytes, caption: str) -> str:
-    data, text = base64.b64encode(svg).decode(), escape(caption)
-    return f'<figure><img alt="{text}" src="data:image/svg+xml;base64,{data}"><figcaption>{text}</figcaption></figure>'
+def _paragraph(text: str) -> str:
+    return f"<p>{escape(text)}</p>"
+
+
+def _folded(summary: str, text: str) -> str:
+    return f"<details><summary>{escape(summary)}</summary>{text}</details>"
 
 
 def _svg(figure: Figure) -> bytes:

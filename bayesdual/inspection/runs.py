@@ -12,7 +12,9 @@ import torch
 import yaml
 
 from bayesdual.configuration import flatten
+from bayesdual.inspection.tables import score_of
 from bayesdual.learner import History
+from bayesdual.measures import Matrix
 from bayesdual.memory import Memory
 from bayesdual.posterior import Posterior
 
@@ -35,6 +37,11 @@ class Run:
     posterior: Posterior | None
     settings: dict[str, Any]
 
+    @property
+    def matrix(self) -> Matrix:
+        """Of the score, a row after each experience."""
+        return self.results[f"{score_of(self.results).key}_matrix"]
+
 
 def read_run(path: str | Path) -> Run:
     """Reads a run directory or a checkpoint; nothing in it is executed.
@@ -55,8 +62,9 @@ def read_run(path: str | Path) -> Run:
         )
     try:
         values = json.loads(results.read_text())
-        values["accuracy_matrix"][0][0]
-        values["accuracy_matrix"] = [[nan if a is None else a for a in row] for row in values["accuracy_matrix"]]
+        key = f"{score_of(values).key}_matrix"
+        values[key][0][0]
+        values[key] = [[nan if a is None else a for a in row] for row in values[key]]
     except (ValueError, KeyError, TypeError, IndexError):
         raise ValueError(
             f"{results} is damaged, or of another program: delete it, to read checkpoints/last.ckpt."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich import box
@@ -13,6 +13,9 @@ from bayesdual import measures
 
 COLUMNS = 10  # of the accuracy matrix, in 80 characters
 NAMES = {
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R2",
     "nll": "NLL",
     "ece": "ECE",
     "adaptive_ece": "adaptive ECE",
@@ -27,14 +30,15 @@ KINDS = {"unseen": "unseen, by entropy", "ood": "other data, by entropy"}
 
 def summary(results: dict[str, Any]) -> str:
     """The numbers that matter, in lines of at most 80 characters."""
-    transfer = results["forward_transfer"]
+    transfer, score = results["forward_transfer"], score_of(results)
+    last = {"ECE": f"{results['ece']:.4f}"} if "ece" in results else {"R2": f"{results['r2']:.4f}"}
     numbers = {
-        "average accuracy": f"{results['average_accuracy']:.4f}",
+        f"average {score.name}": f"{results[f'average_{score.key}']:.4f}",
         "forgetting": f"{results['forgetting']:.4f}",
         "backward transfer": f"{results['backward_transfer']:+.4f}",
         "forward transfer": "-" if transfer is None else f"{transfer:+.4f}",
         "NLL": f"{results['nll']:.4f}",
-        "ECE": f"{results['ece']:.4f}",
+        **last,
     }
     cells = [f"{name:<18}{value:>8}" for name, value in numbers.items()]
     lines = [f"{left}    {right}" for left, right in zip(cells[::2], cells[1::2], strict=True)]
@@ -49,8 +53,20 @@ def summary(results: dict[str, Any]) -> str:
     )
 
 
-def accuracy_tables(matrix: measures.Matrix) -> Iterator[Table]:
-    """The accuracy matrix for the terminal, ten experiences a table: bold where one had just been learned."""
+def score_of(results: Mapping[str, Any]) -> measures.Score:
+    """What was measured of each experience, by results; those of before 0.3 say nothing, and have accuracies."""
+    return measures.SCORES[results.get("score", "accuracy")]
+
+
+def cell(value: float, score: measures.Score) -> str:
+    """A score in about five characters."""
+    if score == measures.ACCURACY or 0.01 <= abs(value) < 1:
+        return f"{value:.3f}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def accuracy_tables(matrix: measures.Matrix, score: measures.Score = measures.ACCURACY) -> Iterator[Table]:
+    """The matrix of a score for the terminal, ten experiences a table: bold where one had just been learned."""
     n = len(matrix[0])
     for first in range(0, n, COLUMNS):
         block = range(first, min(first + COLUMNS, n))
@@ -61,23 +77,23 @@ def accuracy_tables(matrix: measures.Matrix) -> Iterator[Table]:
         if n - 1 in block:
             table.add_column("seen", justify="right", min_width=5)
         for i, row in enumerate(matrix):
-            cells = [f"{row[j]:.3f}" if j <= i and not math.isnan(row[j]) else "-" for j in block]
+            cells = [cell(row[j], score) if j <= i and not math.isnan(row[j]) else "-" for j in block]
             if i in block:
                 cells[i - first] = f"[bold]{cells[i - first]}[/bold]"
             if n - 1 in block:
-                cells.append(f"{measures.average_seen_accuracy(matrix[: i + 1]):.3f}")
+                cells.append(cell(measures.average_seen_accuracy(matrix[: i + 1]), score))
             table.add_row(str(i + 1), *cells)
         yield table
 
 
-def evaluation_table(evaluation: measures.Evaluation, title: str) -> Table:
-    """Accuracy of each experience, their mean, and the measures of all, for the terminal."""
-    accuracy = evaluation["accuracy"]
-    table = Table("experience", title, box=box.SIMPLE_HEAD, padding=0)
+def evaluation_table(evaluation: measures.Evaluation | measures.NumberEvaluation, stream: str) -> Table:
+    """Score of each experience of a stream, their mean, and the measures of all, for the terminal."""
+    scores, name = measures.scores_of(evaluation), score_of(evaluation).name
+    table = Table("experience", f"{name} on the {stream} stream", box=box.SIMPLE_HEAD, padding=0)
     table.columns[1].justify = "right"
-    for j, a in enumerate(accuracy):
-        table.add_row(str(j + 1), f"{a:.4f}", end_section=j == len(accuracy) - 1)
-    table.add_row("average", f"{sum(accuracy) / len(accuracy):.4f}")
+    for j, a in enumerate(scores):
+        table.add_row(str(j + 1), f"{a:.4f}", end_section=j == len(scores) - 1)
+    table.add_row("average", f"{sum(scores) / len(scores):.4f}")
     for key, name in NAMES.items():
         if key in evaluation["measures"]:
             table.add_row(name, f"{evaluation['measures'][key]:.4f}")

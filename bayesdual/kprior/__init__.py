@@ -4,7 +4,13 @@ from bayesdual.kprior.diagonal import DiagonalPrior
 from bayesdual.kprior.kronecker import KroneckerPrior, factors, leading_eigenvectors
 from bayesdual.kprior.natural import NaturalPrior
 from bayesdual.kprior.residual import Residual
-from bayesdual.kprior.terms import Preconditions, WeightPrior, function_space_loss, weight_space_loss
+from bayesdual.kprior.terms import (
+    Preconditions,
+    TakesLikelihood,
+    WeightPrior,
+    function_space_loss,
+    weight_space_loss,
+)
 
 __all__ = [
     "DiagonalPrior",
@@ -12,6 +18,7 @@ __all__ = [
     "NaturalPrior",
     "Preconditions",
     "Residual",
+    "TakesLikelihood",
     "WeightPrior",
     "factors",
     "function_space_loss",

@@ -4,7 +4,7 @@ For a linear layer with weights W (bias as its last column), inputs a (with a 1 
 of the past loss is approximated by (Martens & Grosse, ICML 2015; Ritter et al., NeurIPS 2018)
 
     P = G (x) A,   A = mean of a a^T,   G = mean of J^T Lambda_T J,   J = df/d(Wa)
-    Lambda_T = diag(p) - p p^T,         p = softmax(f / T)
+    Lambda_T = diag(p) - p p^T,         p = softmax(f / T)         (of classes; else the likelihood's, at f / T)
 
 both means over all past examples, kept as running averages; a head of another task is not called for an example, which
 then adds nothing to its G, and no a to its A. The term added to the loss, per past example, is
@@ -21,9 +21,9 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bayesdual.likelihoods import CATEGORICAL, Likelihood
 from bayesdual.posterior import Posterior
 from bayesdual.stream import ExperienceData, Predict
 from bayesdual.tensors import corner, grow
@@ -67,6 +67,7 @@ class KroneckerPrior:
         self.input_rank = input_rank
         self.output_rank = output_rank
         self.examples = examples
+        self.likelihood: Likelihood = CATEGORICAL  # until an algorithm gives its own
         self._count = 0  # past examples that the factors are the mean over
         self._factors: dict[str, dict[str, Tensor]] = {}  # A and G, by layer
         self._counts: dict[str, int] = {}  # past examples that had an a, by layer
@@ -109,9 +110,8 @@ class KroneckerPrior:
             generator: Source of randomness, on the CPU.
         """
         rows = torch.randperm(len(data.y), generator=generator)[: self.examples]
-        new = factors(
-            module, predict, data.inputs(rows).to(device), data.tasks[rows].to(device), self.temperature, generator
-        )
+        x, t = data.inputs(rows).to(device), data.tasks[rows].to(device)
+        new = factors(module, predict, x, t, self.temperature, generator, self.likelihood)
         n, old = len(data.y), self._factors
         share = n / (self._count + n)
         for name, pair in new.items():
@@ -158,7 +158,13 @@ class KroneckerPrior:
 
 @torch.enable_grad()
 def factors(
-    module: nn.Module, predict: Predict, x: Tensor, t: Tensor, temperature: float, generator: torch.Generator
+    module: nn.Module,
+    predict: Predict,
+    x: Tensor,
+    t: Tensor,
+    temperature: float,
+    generator: torch.Generator,
+    likelihood: Likelihood = CATEGORICAL,
 ) -> dict[str, dict[str, Tensor]]:
     """Kronecker factors of the curvature, by name of the linear layer.
 
@@ -169,6 +175,7 @@ def factors(
         t: Task labels, shape (B,).
         temperature: T.
         generator: Source of randomness, on the CPU.
+        likelihood: Of the targets.
 
     Returns:
         For each layer ``inputs``, A (D + 1, D + 1), without the 1 if it has no bias, and ``outputs``, G (O, O).
@@ -188,10 +195,8 @@ def factors(
     once = {n: c[0] for n, c in calls.items() if len(c) == 1 and c[0][0].dim() == 2 and len(c[0][0]) == len(x)}
     if not once:
         return {}
-    p = (logits.detach() / temperature).softmax(1)
-    drawn = torch.multinomial(p.cpu(), 1, generator=generator).squeeze(1).to(p.device)
-    residual = p - F.one_hot(drawn, p.shape[1])
-    deltas = torch.autograd.grad(logits, [output for _, output in once.values()], residual, allow_unused=True)
+    drawn = likelihood.drawn_factor(logits.detach() / temperature, generator)
+    deltas = torch.autograd.grad(logits, [output for _, output in once.values()], drawn, allow_unused=True)
     result = {}
     for (name, (a, _)), delta in zip(once.items(), deltas, strict=True):
         if delta is not None:
@@ -219,14 +224,22 @@ def leading_eigenvectors(matrix: Tensor, rank: int, generator: torch.Generator) 
     size = len(matrix)
     rank = min(rank, size)
     if rank + OVERSAMPLING >= size // 2:
-        values, vectors = torch.linalg.eigh(matrix)
+        values, vectors = eigh(matrix)
         return values[-rank:], vectors[:, -rank:]
     start = torch.randn(size, rank + OVERSAMPLING, generator=generator).to(matrix)
     basis = torch.linalg.qr(matrix @ start).Q
     for _ in range(2):
         basis = torch.linalg.qr(matrix @ basis).Q
-    values, inner = torch.linalg.eigh(basis.T @ matrix @ basis)
+    values, inner = eigh(basis.T @ matrix @ basis)
     return values[-rank:], basis @ inner[:, -rank:]
+
+
+def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors; in float64 where float32's are NaN, as MKL's are of some with rows of zeros."""
+    values, vectors = torch.linalg.eigh(matrix)
+    if not torch.isfinite(values).all():
+        values, vectors = (part.to(matrix) for part in torch.linalg.eigh(matrix.double()))
+    return values, vectors
 
 
 def coordinates(layer: nn.Linear, outputs: Tensor, inputs: Tensor) -> Tensor:

@@ -3,10 +3,11 @@
 Khan & Swaroop, "Knowledge-Adaptation Priors", NeurIPS 2021. With M the memory, w_z the number of past examples that
 z stands for, f the logits now and f_old those of the network before, and T a temperature,
 
-    past loss  ~  sum_{z in M} w_z T^2 CE(softmax(f_old(z)/T), softmax(f(z)/T))      function space
+    past loss  ~  sum_{z in M} w_z T^2 CE(softmax(f_old(z)/T), softmax(f(z)/T))      function space, of classes
                 + 1/2 (theta - theta_old)^T P (theta - theta_old)                    weight space
 
-For a generalised linear model with all data in memory and T = 1, its gradient is that of the past loss.
+Of other targets, the soft loss of their likelihood stands in place of CE (``bayesdual/likelihoods/likelihood.py``). For
+a generalised linear model with all data in memory and T = 1, the gradient is that of the past loss.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bayesdual.likelihoods import CATEGORICAL, Likelihood
 from bayesdual.posterior import Posterior
 from bayesdual.stream import ExperienceData, Predict
 from bayesdual.tensors import corner
@@ -55,18 +56,30 @@ class Preconditions(Protocol):
         """Changes the gradients of a step in place, before the optimizer sees them; ``share`` is N / (N + N')."""
 
 
-def function_space_loss(logits: Tensor, old_logits: Tensor, weights: Tensor, temperature: float = 1.0) -> Tensor:
-    """Weighted mean of the cross-entropy with the soft labels: the first term above, for one unit of weight.
+@runtime_checkable
+class TakesLikelihood(Protocol):
+    """A prior that measures curvature: the algorithm gives it its likelihood before anything is learned."""
+
+    likelihood: Likelihood
+
+
+def function_space_loss(
+    logits: Tensor,
+    old_logits: Tensor,
+    weights: Tensor,
+    temperature: float = 1.0,
+    likelihood: Likelihood = CATEGORICAL,
+) -> Tensor:
+    """Weighted mean of the loss with soft targets: the first term above, for one unit of weight.
 
     Args:
-        logits: Logits now, shape (B, C).
+        logits: Logits now (or other outputs), shape (B, C).
         old_logits: Logits of the network before, shape (B, C') with C' <= C: classes that are new since are left out.
         weights: Weights, shape (B,), of any positive sum.
         temperature: T; T^2 keeps the gradient's scale.
+        likelihood: Of the targets.
     """
-    known = old_logits.shape[1]
-    soft = F.softmax(old_logits / temperature, dim=1)
-    losses = -(soft * F.log_softmax(logits[:, :known] / temperature, dim=1)).sum(1)
+    losses = likelihood.soft_loss(logits[:, : old_logits.shape[1]], old_logits, temperature)
     return temperature**2 * (losses * weights).sum() / weights.sum()
 
 

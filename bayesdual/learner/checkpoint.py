@@ -1,40 +1,84 @@
-"""Checkpoints of a stream: after every epoch, and after every experience."""
+"""Checkpoints of a stream: after every epoch and every experience, and within epochs as often as one likes."""
 
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from bayesdual.files import write_whole
 from bayesdual.learner.datamodule import StreamDataModule
+from bayesdual.learner.position import batches_done
 
 
 class StreamCheckpoint(Checkpoint):
     """Writes ``last.ckpt`` after every epoch, and ``experience_K.ckpt`` after the last epoch of each experience.
 
+    Within an epoch ``last.ckpt`` is written where steps or minutes say so, and after the batch in which the run was
+    told to end (SIGTERM), but not while gradients are accumulated, nor after the last batch, which the end of the
+    epoch follows.
+
     Args:
         directory: Where to.
+        every_n_steps: Within epochs, also after every so many steps of the optimizer; None: not by steps.
+        every_n_minutes: Within epochs, also once this time has gone by since the last one; None: not by time.
+
+    Raises:
+        ValueError: Steps or minutes are not positive.
     """
 
-    def __init__(self, directory: str | Path) -> None:
+    def __init__(
+        self, directory: str | Path, every_n_steps: int | None = None, every_n_minutes: float | None = None
+    ) -> None:
+        for name, value in (("every_n_steps", every_n_steps), ("every_n_minutes", every_n_minutes)):
+            if value is not None and value <= 0:
+                raise ValueError(f"checkpoint.{name} is {value}: give more than 0, or leave it out.")
         self.directory = Path(directory)
+        self.every_n_steps = every_n_steps
+        self.every_n_minutes = every_n_minutes
+        self._written_at = time.monotonic()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._written_at = time.monotonic()
         if trainer.is_global_zero:
             for left in self.directory.glob(".*.ckpt"):  # by a run that was killed while it wrote
                 left.unlink()
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
+    ) -> None:
+        if batches_done(trainer, _stream(trainer)) is None:
+            return
+        due = trainer.received_sigterm or self._is_due(trainer.global_step)
+        if trainer.strategy.reduce_boolean_decision(due, all=False):  # clocks differ, and a signal may reach only one
+            self._write_last(trainer)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        stream: StreamDataModule = trainer.datamodule  # type: ignore[attr-defined]  # set by the trainer
+        stream, last = _stream(trainer), self._write_last(trainer)
+        if stream.epoch == 0 and trainer.is_global_zero:  # the stream has gone on to the next experience
+            copy = self.directory / f"experience_{stream.experience}.ckpt"
+            write_whole(copy, lambda path: shutil.copyfile(last, path))
+
+    def _is_due(self, step: int) -> bool:
+        by_steps = self.every_n_steps is not None and step % self.every_n_steps == 0
+        minutes = (time.monotonic() - self._written_at) / 60
+        return by_steps or (self.every_n_minutes is not None and minutes >= self.every_n_minutes)
+
+    def _write_last(self, trainer: Trainer) -> Path:
         last = self.directory / "last.ckpt"
         if trainer.is_global_zero:  # Lightning's own way may copy from another file system, which a kill cuts short
             self.directory.mkdir(parents=True, exist_ok=True)
             write_whole(last, trainer.save_checkpoint)
         else:  # every process has its part in a checkpoint; the first one writes it
             trainer.save_checkpoint(last)
-        if stream.epoch == 0 and trainer.is_global_zero:  # the stream has gone on to the next experience
-            copy = self.directory / f"experience_{stream.experience}.ckpt"
-            write_whole(copy, lambda path: shutil.copyfile(last, path))
+        self._written_at = time.monotonic()
+        return last
+
+
+def _stream(trainer: Trainer) -> StreamDataModule:
+    return trainer.datamodule  # type: ignore[attr-defined]  # set by the trainer

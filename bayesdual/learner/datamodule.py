@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from bayesdual.learner.past import NOTHING, Past, evaluated_again, fingerprint, first_difference, parts, past_of
 from bayesdual.learner.unfamiliar import unfamiliar_data
+from bayesdual.likelihoods import CATEGORICAL, Likelihood
 from bayesdual.stream import (
     DatasetData,
     DatasetLoader,
@@ -28,8 +29,8 @@ EVALUATION_BATCH = 1000
 class StreamDataModule(LightningDataModule):
     """The experiences of an Avalanche benchmark, one after the other, for a single ``Trainer.fit``.
 
-    Which experience is being learned, and how many epochs of it are done, is explicit state that travels in the
-    checkpoint; the loaders are rebuilt from it at every epoch.
+    Which experience is being learned, and how many epochs of it and batches of those are done, is explicit state that
+    travels in the checkpoint; the loaders are rebuilt from it at every epoch.
 
     A stream may come after others that were learned before: its experiences are counted on from theirs. A learner that
     has learned to the end of one takes the next in another ``Trainer.fit``; from a checkpoint, :meth:`after` says so.
@@ -67,8 +68,10 @@ class StreamDataModule(LightningDataModule):
         self.evaluate_on = evaluate_on
         self.workers = workers
         self._ood_given = ood
+        self.likelihood: Likelihood = CATEGORICAL  # of the targets
         self.experience = 0  # the one being learned, counted from the first that ever was
         self.epoch = 0  # of that experience, the one under way
+        self.batch = 0  # of that epoch, the one that its loader begins with
         self.evaluated: list[int] = []  # the experience that each of the evaluation loaders made last is of
         self._past: Past = NOTHING
         self._goes_on = False
@@ -122,8 +125,8 @@ class StreamDataModule(LightningDataModule):
 
     @property
     def n_classes(self) -> int:
-        """One more than the largest label, of the past and of this stream."""
-        return 1 + max(c for classes in self.describe()["classes"] for c in classes)
+        """One more than the largest label, of the past and of this stream; 0 of targets that are numbers."""
+        return 1 + max((c for classes in self.describe()["classes"] for c in classes), default=-1)
 
     @property
     def awaits_checkpoint(self) -> bool:
@@ -149,12 +152,21 @@ class StreamDataModule(LightningDataModule):
 
     def restart(self) -> None:
         """Goes back to the beginning."""
-        self.experience, self.epoch = len(self._past), 0
+        self.experience, self.epoch, self.batch = len(self._past), 0, 0
 
     def advance(self) -> None:
         """Goes to the next epoch, of the next experience if this one's are done."""
         self.experience += self.last_epoch_of_experience
         self.epoch = (self.epoch + 1) % self.epochs
+        self.batch = 0
+
+    def of_targets(self, likelihood: Likelihood) -> None:
+        """Takes targets for what a likelihood is of; a learner says so before it reads any."""
+        if likelihood is not self.likelihood:
+            self.likelihood, self._own, self._train, self._evaluation = likelihood, None, None, {}
+        for stream in self._earlier:
+            if stream is not None:
+                stream.of_targets(likelihood)
 
     # -- after other streams
 
@@ -197,14 +209,18 @@ class StreamDataModule(LightningDataModule):
         """That of this stream alone."""
         if self._own is None:
             train = self.stream("train")
-            self._own = {"epochs": self.epochs, "classes": [*map(classes_of, train)], "sizes": [*map(_size, train)]}
+            classes = [classes_of(e) if self.likelihood.has_classes else [] for e in train]
+            self._own = {"epochs": self.epochs, "classes": classes, "sizes": [*map(_size, train)]}
         return self._own
 
     def _own_fingerprint(self) -> str | None:
         """Which data these are, of a stream that comes after others: one of another month may look alike."""
         if self._goes_on and self._fingerprint is None:
-            self._fingerprint = fingerprint(self.stream("train"))
+            self._fingerprint = fingerprint(map(self._read, self.stream("train")))
         return self._fingerprint
+
+    def _read(self, experience: Any) -> TensorData | DatasetData:
+        return experience_data(experience, self.likelihood.targets)
 
     def train_data(self) -> TensorData | DatasetData:
         """The training data of the current experience (of the last one, once all are learned).
@@ -215,11 +231,11 @@ class StreamDataModule(LightningDataModule):
         current = min(self.experience, self.n_experiences - 1) - len(self._past)
         if self._train is None or self._train[0] != current:
             name = f"experience {current + 1} of data.benchmark"
-            data = experience_data(self.stream("train")[current])
+            data = self._read(self.stream("train")[current])
             if len(data) == 0:
                 raise ValueError(f"{name} has no training examples: leave it out.")
             announced = self.own_description()["classes"][current]
-            if strays := set(data.y.unique().tolist()).difference(announced):
+            if self.likelihood.has_classes and (strays := set(data.y.unique().tolist()).difference(announced)):
                 raise ValueError(
                     f"{name} has the label {min(strays)}, but its classes_in_this_experience are {announced}: give it "
                     "all that it has."
@@ -235,7 +251,7 @@ class StreamDataModule(LightningDataModule):
             ValueError: An input is not finite, or labels are no classes.
         """
         if stream not in self._evaluation:
-            data = [experience_data(e) for e in self.stream(stream)]
+            data = [self._read(e) for e in self.stream(stream)]
             for number, of_one in enumerate(data, start=1):
                 _refuse_not_finite(of_one, f"experience {number} of the stream {stream!r} of data.benchmark")
             self._evaluation[stream] = data
@@ -248,6 +264,10 @@ class StreamDataModule(LightningDataModule):
         Raises:
             ValueError: They are not like the stream's: other shapes, types or means, NaN, or task labels.
         """
+        if self._ood_given is not None and not self.likelihood.has_classes:
+            raise ValueError(
+                "data.ood is told apart by the entropy of classes, and the targets are numbers: leave data.ood out."
+            )
         if self._ood_given is not None and not self._ood:
             self._ood = unfamiliar_data(_made(self._ood_given, "data.ood"), self.evaluation_data("test"))
         return self._ood
@@ -256,7 +276,7 @@ class StreamDataModule(LightningDataModule):
 
     def train_dataloader(self) -> TensorLoader | DatasetLoader:
         seed = (self._shuffle_seed + self.experience * self.epochs + self.epoch) % 2**63
-        return self._loader(self.train_data(), self.batch_size, seed)
+        return self._loader(self.train_data(), self.batch_size, seed, self.batch)
 
     def val_dataloader(self) -> list[TensorLoader | DatasetLoader]:
         validating = self.trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING
@@ -328,13 +348,13 @@ class StreamDataModule(LightningDataModule):
         return evaluated_again(self._past, earlier) | dict(own)
 
     def _loader(
-        self, data: TensorData | DatasetData, batch_size: int, seed: int | None = None
+        self, data: TensorData | DatasetData, batch_size: int, seed: int | None = None, first: int = 0
     ) -> TensorLoader | DatasetLoader:
         """This process's shard of the data, in the order of the seed, or in the data's if there is none."""
         rank, ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         if isinstance(data, TensorData):
-            return TensorLoader(data, batch_size, seed, rank, ranks)
-        return DatasetLoader(data, batch_size, seed, rank, ranks, self.workers)
+            return TensorLoader(data, batch_size, seed, rank, ranks, first)
+        return DatasetLoader(data, batch_size, seed, rank, ranks, first, self.workers)
 
 
 def _made(given: Any, key: str) -> Any:

@@ -126,6 +126,20 @@ def mask_of_tasks(known: Tensor | None, experiences: Sequence[Any], n_logits: in
     return mask
 
 
+def no_mask(experiences: Sequence[Any]) -> Tensor | None:
+    """None: the mask of one output, which has no classes that task labels could tell apart.
+
+    Raises:
+        ValueError: There are several task labels.
+    """
+    if len({int(task) for e in experiences for task in getattr(e, "task_labels", [0])}) > 1:
+        raise ValueError(
+            "data.benchmark has task labels, and model.network has one output for all tasks: give a network that takes "
+            "task_labels, with a head for each, or a benchmark without."
+        )
+    return None
+
+
 def check_tasks(known: Tensor, experiences: Sequence[Any]) -> Tensor:
     """Which classes each task label can be, shape (tasks, classes), for a stream that is evaluated.
 

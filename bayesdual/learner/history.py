@@ -17,19 +17,23 @@ OVER_STREAM = ("nll", "ece", "entropy", "aleatoric", "epistemic")
 class History:
     """Evaluations after each experience, and clocks that go on where a stopped run left them.
 
+    Args:
+        score: What is measured of each experience: accuracy, or what the likelihood of numbers has in its place.
+
     Attributes:
-        accuracy: The accuracy matrix so far: row i after experience i, column j the experience evaluated; NaN where it
-            was not: experiences not known yet then, and those whose test data cannot be had any more.
-        untrained: Accuracy of the untrained network on each experience; empty if it was not evaluated.
+        accuracy: The matrix of the score so far: row i after experience i, column j the experience evaluated; NaN where
+            it was not: experiences not known yet then, and those whose test data cannot be had any more.
+        untrained: Score of the untrained network on each experience; empty if it was not evaluated.
         nll: Negative log-likelihood on the whole stream in the latest evaluation, nats per example.
-        ece: Expected calibration error there, between 0 and 1.
+        ece: Expected calibration error there, between 0 and 1; NaN where there are no classes.
         measures: All measures there, and ``told_apart``: how well unseen experiences and data of another kind are told
             from those learned.
         over_stream: The measures after each experience, of ``old``, ``new`` and ``unseen`` ones, and ``told_apart``.
         seconds: Wall time by activity: ``total``, ``evaluation`` and ``memory``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, score: measures.Score = measures.ACCURACY) -> None:
+        self.score = score
         self.accuracy: list[list[float]] = []
         self.untrained: list[float] = []
         self.nll = float("nan")
@@ -39,12 +43,13 @@ class History:
         self.seconds = {"total": 0.0, "evaluation": 0.0, "memory": 0.0}
         self._started: dict[str, float] = {}
 
-    def record(self, evaluation: measures.Evaluation) -> None:
+    def record(self, evaluation: measures.Evaluation | measures.NumberEvaluation) -> None:
         """Adds the evaluation after an experience."""
-        width = len(evaluation["accuracy"])
+        scores = measures.scores_of(evaluation)
+        width = len(scores)
         self.accuracy = [[*row, *[float("nan")] * (width - len(row))] for row in self.accuracy]
-        self.accuracy.append(evaluation["accuracy"])
-        self.nll, self.ece = evaluation["nll"], evaluation["ece"]
+        self.accuracy.append(scores)
+        self.nll, self.ece = evaluation["nll"], evaluation["ece"] if "ece" in evaluation else float("nan")
         apart = {"told_apart": evaluation["told_apart"]}
         self.measures = {**evaluation["measures"], **apart}
         if evaluation["groups"]:
@@ -52,17 +57,22 @@ class History:
 
     def scalars(self) -> dict[str, float]:
         """What a logger is given of the latest evaluation."""
-        matrix = self.accuracy
+        matrix, key = self.accuracy, self.score.key
         groups = self.over_stream[-1] if self.over_stream else {}
+        known = {j: a for j, a in enumerate(matrix[-1]) if not math.isnan(a)}
         return {
-            **{f"accuracy/experience_{j + 1}": a for j, a in enumerate(matrix[-1]) if not math.isnan(a)},
-            "average_accuracy": measures.average_accuracy(matrix),
-            "average_accuracy_seen": measures.average_seen_accuracy(matrix),
-            "forgetting": measures.forgetting(matrix),
+            **{f"{key}/experience_{j + 1}": a for j, a in known.items() if j < len(matrix)},
+            **{f"{key}_before_learning/experience_{j + 1}": a for j, a in known.items() if j >= len(matrix)},
+            f"average_{key}": measures.average_accuracy(matrix),
+            f"average_{key}_seen": measures.average_seen_accuracy(matrix),
+            "forgetting": measures.forgetting(self.score.gains(matrix)),
             "nll": self.nll,
-            "ece": self.ece,
-            **{f"{key}/{g}": groups[g][key] for g in GROUPS if g in groups for key in OVER_STREAM if key in groups[g]},
+            **self._ece(),
+            **{f"{k}/{g}": groups[g][k] for g in GROUPS if g in groups for k in OVER_STREAM if k in groups[g]},
         }
+
+    def _ece(self) -> dict[str, float]:
+        return {} if "ece" not in self.measures and self.measures else {"ece": self.ece}
 
     def start(self, activity: str) -> None:
         """Starts a clock."""
@@ -87,16 +97,18 @@ class History:
         ``forward_transfer`` is None if the untrained network was not evaluated.
         """
         training = self.seconds["total"] - self.seconds["evaluation"] - self.seconds["memory"]
-        complete = bool(self.untrained)
+        key, gains = self.score.key, self.score.gains(self.accuracy)
+        [untrained] = self.score.gains([self.untrained])
         return {
-            "average_accuracy": measures.average_accuracy(self.accuracy),
-            "forgetting": measures.forgetting(self.accuracy),
-            "backward_transfer": measures.backward_transfer(self.accuracy),
-            "forward_transfer": measures.forward_transfer(self.accuracy, self.untrained) if complete else None,
-            "accuracy_matrix": self.accuracy,
-            "accuracy_untrained": self.untrained,
+            "score": key,
+            f"average_{key}": measures.average_accuracy(self.accuracy),
+            "forgetting": measures.forgetting(gains),
+            "backward_transfer": measures.backward_transfer(gains),
+            "forward_transfer": measures.forward_transfer(gains, untrained) if untrained else None,
+            f"{key}_matrix": self.accuracy,
+            f"{key}_untrained": self.untrained,
             "nll": self.nll,
-            "ece": self.ece,
+            **self._ece(),
             **self.measures,
             "over_stream": self.over_stream,
             **{f"seconds_{name}": value for name, value in self.seconds.items()},
@@ -106,6 +118,7 @@ class History:
     def state_dict(self) -> dict[str, Any]:
         running = {name: time.perf_counter() - start for name, start in self._started.items()}
         return {
+            "score": list(self.score),
             "accuracy": self.accuracy,
             "untrained": self.untrained,
             "nll": self.nll,
@@ -117,4 +130,4 @@ class History:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
-            setattr(self, name, value)
+            setattr(self, name, measures.Score(*value) if name == "score" else value)

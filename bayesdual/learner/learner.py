@@ -26,11 +26,13 @@ from bayesdual.learner.growth import (
     check_tasks,
     count_logits,
     mask_of_tasks,
+    no_mask,
     refuse_other_network,
     widen_for,
 )
 from bayesdual.learner.history import History
 from bayesdual.learner.past import joined_names
+from bayesdual.learner.position import batches_done, random_states, rest_as_an_epoch, set_random_state_of, share_done
 from bayesdual.learner.start import arrange, check_labels, check_saved, take_place
 from bayesdual.learner.supported import refuse_unsupported
 from bayesdual.models import evaluating, of_network, widen_as_saved
@@ -43,7 +45,7 @@ from bayesdual.prediction import (
     prediction_by,
     takes_task_labels,
 )
-from bayesdual.random_state import random_state, set_random_state
+from bayesdual.random_state import random_state
 from bayesdual.schedule import lower_learning_rate
 from bayesdual.stream import Batch, Inputs, Predict
 
@@ -81,8 +83,10 @@ class Learner(LightningModule):
         self.network = network
         self.algorithm = algorithm
         self.lr_end = lr_end
-        self.history = History()
-        self._by_mean, self._prediction = prediction_by("mean"), prediction_by(prediction, samples)
+        self.likelihood = algorithm.likelihood
+        self.history = History(self.likelihood.score)
+        self._by_mean = prediction_by("mean", likelihood=self.likelihood)
+        self._prediction = prediction_by(prediction, samples, self.likelihood)
         self._uses_posterior = prediction in ("samples", "linearised")  # of all data, of the last layer
         self._uses_ivons = prediction == "weight_samples"
         self._ivons: Posterior | None = None  # its posterior, at the weights that are evaluated
@@ -92,10 +96,10 @@ class Learner(LightningModule):
         self._optimizer_state: dict[str, Any] | None = None  # as the last fit, or the checkpoint, left it
         self.classes: tuple[str, ...] = ()  # names, by label, where the benchmark has any
         self._epochs_counted = 0  # by the trainer, in the checkpoint
-        self.latest_evaluation: measures.Evaluation | None = None
-        self._metric = measures.StreamMetric(0)  # of the evaluation under way
+        self.latest_evaluation: measures.Evaluation | measures.NumberEvaluation | None = None
+        self._metric = self.likelihood.metric(0)  # of the evaluation under way
         self._takes_task_labels = takes_task_labels(network)
-        self._random_state: dict[str, Any] | None = None
+        self._random_state: list[dict[str, Any]] | dict[str, Any] | None = None
         self._within_epoch = False
         self._loss_sum: Tensor | float = 0.0  # of the epoch: NaN once a loss was
 
@@ -121,7 +125,7 @@ class Learner(LightningModule):
         return class_logits(self.network, x, t, self._inputs, self.task_mask, self._takes_task_labels)
 
     def predicted(self, x: Tensor, t: Tensor) -> Predicted:
-        """Class probabilities by the chosen prediction; until a stream is learned, by the mean.
+        """Class probabilities (or numbers) by the chosen prediction; until a stream is learned, by the mean.
 
         Raises:
             ValueError: The prediction needs a posterior that there is not.
@@ -147,8 +151,12 @@ class Learner(LightningModule):
         """Examples and steps of an experience, in the mean over experiences."""
         stream, trainer = self.stream, self.trainer
         sizes = stream.describe()["sizes"]
-        batch = stream.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        batch = self._global_batch() * trainer.accumulate_grad_batches
         return statistics.mean(sizes), stream.epochs * statistics.mean(-(-size // batch) for size in sizes)
+
+    def _global_batch(self) -> int:
+        """New examples of a batch on all processes."""
+        return self.stream.batch_size * self.trainer.world_size
 
     def configure_callbacks(self) -> list[Callback]:
         """IVON has to be told of batches where Lightning computes gradients outside of the optimizer's step."""
@@ -157,6 +165,7 @@ class Learner(LightningModule):
 
     def setup(self, stage: str) -> None:
         stream, fitting = self.stream, stage == "fit"
+        stream.of_targets(self.likelihood)
         self._epochs_counted = 0
         if fitting:
             refuse_unsupported(self.trainer, self.network)
@@ -192,7 +201,8 @@ class Learner(LightningModule):
         classes = joined_names(self.classes if learned is not None else (), stream.benchmark)
         logits = partial(class_logits, self.network, inputs=inputs, tasks=None, told=self._takes_task_labels)
         n_logits = count_logits(self.network, logits, sample, inputs)
-        grows = fitting and stream.n_learned_before > 0 and n_logits < stream.n_classes
+        is_softmax = self.likelihood.is_softmax
+        grows = is_softmax and fitting and stream.n_learned_before > 0 and n_logits < stream.n_classes
         n_logits = stream.n_classes if grows else n_logits
         if fitting:
             self._check_classes(n_logits)
@@ -201,6 +211,8 @@ class Learner(LightningModule):
             self._check_posterior(sample, logits)
         if self._takes_task_labels:
             mask = None
+        elif not is_softmax:
+            mask = no_mask(train)
         elif fitting or tasks is None:
             mask = mask_of_tasks(tasks, train, n_logits, stream.n_learned_before > 0)
         else:
@@ -210,8 +222,14 @@ class Learner(LightningModule):
         return head
 
     def _check_classes(self, n_logits: int) -> None:
-        """Refuses a stream with classes that the network does not know."""
-        if n_logits < self.stream.n_classes:
+        """Refuses a network without an output for all that the stream has."""
+        needed = self.likelihood.outputs(self.stream.n_classes)
+        if not self.likelihood.is_softmax and n_logits != needed:
+            raise ValueError(
+                f"model.network gives {n_logits} outputs, and the likelihood {self.likelihood.name} takes {needed}: "
+                "give the network as many."
+            )
+        if self.likelihood.is_softmax and n_logits < needed:
             raise ValueError(
                 f"model.network gives {n_logits} logits but data.benchmark has {self.stream.n_classes} classes: "
                 "give the network as many."
@@ -232,13 +250,14 @@ class Learner(LightningModule):
                 "bayesdual.ivon.IVONByRule, or model.prediction mean."
             )
         self._learned = self.stream
+        self.likelihood.look_at(self.stream.train_data().y)
         arrange(self.trainer, self.stream, self._epochs_counted)
         self.history.start("total")
         self._agree()
 
     def on_train_start(self) -> None:
         if self._random_state is not None:
-            set_random_state(self._random_state)
+            set_random_state_of(self.global_rank, self._random_state)
             self._random_state = None
 
     def on_train_epoch_start(self) -> None:
@@ -251,7 +270,7 @@ class Learner(LightningModule):
         self._ivons = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        done = (self.stream.epoch + batch_idx / self.trainer.num_training_batches) / self.stream.epochs
+        done = (self.stream.epoch + share_done(self.trainer, self.stream, batch_idx)) / self.stream.epochs
         lower_learning_rate(self._optimizer(), self.lr_end, done)
 
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
@@ -344,10 +363,13 @@ class Learner(LightningModule):
                 self.algorithm.measure_posterior(
                     self.network, self, self.stream.train_data(), self.stream.experience, self.posterior(), self.device
                 )
+        elif trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            with evaluating(self.network):
+                self.algorithm.measure_noise(self, self.stream.train_data(), self.stream.experience, self.device)
         self.history.start("evaluation")
         stream, fitting = self.stream, trainer.state.fn == TrainerFn.FITTING
         learned = stream.experience if fitting else max(stream.experience, len(self.history.accuracy)) - 1
-        self._metric = measures.StreamMetric(stream.n_experiences, learned).to(self.device)
+        self._metric = self.likelihood.metric(stream.n_experiences, learned).to(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         x, y, t = batch
@@ -361,7 +383,7 @@ class Learner(LightningModule):
             self._loss_sum = evaluation["nll"]  # the last step broke the network
             self._check_loss()
         if self.trainer.sanity_checking:  # also when a run is resumed, and then not untrained
-            self.history.untrained = self.history.untrained or evaluation["accuracy"]
+            self.history.untrained = self.history.untrained or measures.scores_of(evaluation)
         elif self.trainer.state.fn == TrainerFn.FITTING:
             self.history.record(evaluation)
             self._log(self.history.scalars())
@@ -377,20 +399,30 @@ class Learner(LightningModule):
         self._check_classes(count_logits(self.network, self, sample, Inputs.of(sample)))
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor | None]:
-        """Returns ``probabilities`` (B, C), labels ``y`` (B,) and, by a posterior, ``epistemic`` entropy (B,)."""
+        """Returns ``probabilities`` (B, C), labels ``y`` (B,) and, by a posterior, ``epistemic`` entropy (B,).
+
+        Where targets are numbers, ``mean`` (B, 1) stands in place of the first.
+        """
         x, y, t = batch
-        return {**self.predicted(x, t)._asdict(), "y": y}
+        answers = self.predicted(x, t)
+        if not self.likelihood.has_classes:
+            return {"mean": answers.probabilities, "y": y}
+        return {**answers._asdict(), "y": y}
 
     # -- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._within_epoch:
+            self._check_loss()  # else a checkpoint of what is broken would take the place of one that is not
         checkpoint["bayesdual"] = {
             "algorithm": self.algorithm.state_dict(),
             "history": self.history.state_dict(),
-            "random_state": random_state(),
+            "random_state": random_states(self.trainer),
             "inputs": None if self._inputs is None else self._inputs.state_dict(),
             "classes": list(self.classes),
             "within_epoch": self._within_epoch,
+            "batches": batches_done(self.trainer, self.stream) if self._within_epoch else 0,
+            "batch": self._global_batch(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -401,9 +433,10 @@ class Learner(LightningModule):
                 or cannot be gone on from.
         """
         stream, tensors, fitting = self.stream, checkpoint["state_dict"], self.trainer.state.fn == TrainerFn.FITTING
-        check_saved(checkpoint, self.trainer, stream)
+        check_saved(checkpoint, self.trainer, stream, self._global_batch())
         state = checkpoint["bayesdual"]
         stream.load_state_dict(checkpoint[type(stream).__qualname__])
+        stream.batch = state.get("batches") or 0
         widen_as_saved(self.network, of_network(tensors))
         inputs, tasks = state.get("inputs"), tensors.get("task_mask")
         self.classes = tuple(state.get("classes", ()))
@@ -415,8 +448,15 @@ class Learner(LightningModule):
             self._ivons = Posterior.in_checkpoint(checkpoint, self.network)
         self.algorithm.load_state_dict(state["algorithm"])
         self.history.load_state_dict(state["history"])
+        if self.history.score != self.likelihood.score:
+            raise ValueError(
+                f"the checkpoint measured {self.history.score.name}, and algorithm.likelihood's score is "
+                f"{self.likelihood.score.name}: give the same."
+            )
         self._random_state = state["random_state"]
         if fitting and checkpoint.get("optimizer_states"):
+            if state.get("within_epoch", False):
+                rest_as_an_epoch(checkpoint["loops"]["fit_loop"])
             self._epochs_counted = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
             self._optimizer_state = checkpoint["optimizer_states"][0]
             checkpoint["optimizer_states"] = []  # loaded by us, when the optimizer is made

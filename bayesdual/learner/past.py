@@ -7,13 +7,13 @@ and sizes; their training data are not needed again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from bayesdual.stream import experience_data
+from bayesdual.stream import DatasetData, TensorData
 
 LOOKED_AT = 16  # inputs of an experience, in a fingerprint
 
@@ -72,11 +72,10 @@ def first_difference(theirs: Mapping[str, Any], ours: Mapping[str, Any], but: st
     return next((k for k in ("epochs", "classes", "sizes") if k != but and theirs.get(k) != ours[k]), None)
 
 
-def fingerprint(experiences: Sequence[Any]) -> str:
+def fingerprint(experiences: Iterable[TensorData | DatasetData]) -> str:
     """A digest of the labels of a stream and of some of its inputs, as they are evaluated."""
     digest = hashlib.sha256()
-    for experience in experiences:
-        data = experience_data(experience)
+    for data in experiences:
         rows = torch.linspace(0, len(data) - 1, min(len(data), LOOKED_AT)).long()
         for tensor in (data.y, data.inputs(rows)):
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -13,8 +13,14 @@ from bayesdual.learner.datamodule import StreamDataModule
 from bayesdual.learner.supported import save_at_epoch_ends
 
 
-def check_saved(saved: Mapping[str, Any], trainer: Any, stream: StreamDataModule) -> None:
+def check_saved(saved: Mapping[str, Any], trainer: Any, stream: StreamDataModule, batch: int) -> None:
     """Looks at the checkpoint that a trainer begins from.
+
+    Args:
+        saved: What is in it.
+        trainer: Lightning's.
+        stream: What is learned, or evaluated on.
+        batch: New examples of a batch on all processes.
 
     Raises:
         ValueError: It is damaged, was not made by a ``Learner`` with such a stream, or cannot be gone on from.
@@ -26,10 +32,18 @@ def check_saved(saved: Mapping[str, Any], trainer: Any, stream: StreamDataModule
         raise ValueError("the checkpoint was not made by bayesdual: give one from the checkpoints/ of a run.")
     if name not in saved:
         raise ValueError(f"the checkpoint holds nothing of a {name}: give the datamodule that it was made with.")
-    if saved["bayesdual"].get("within_epoch", False) and trainer.state.fn == TrainerFn.FITTING:
+    state = saved["bayesdual"]
+    if not state.get("within_epoch", False) or trainer.state.fn != TrainerFn.FITTING:
+        return
+    if state.get("batches") is None:
         raise ValueError(
-            "the checkpoint was written in the middle of an epoch, which a stream cannot go on from: give one that "
-            "StreamCheckpoint wrote (last.ckpt, experience_K.ckpt)."
+            "the checkpoint was written in the middle of a step or after the last batch of an epoch, which a stream "
+            "cannot go on from: give one that StreamCheckpoint wrote (last.ckpt, experience_K.ckpt)."
+        )
+    if state["batch"] != batch:
+        raise ValueError(
+            f"the checkpoint was written in the middle of an epoch with {state['batch']} new examples in a batch, all "
+            f"processes together, and there are {batch} now: give as many, or a checkpoint of the end of an epoch."
         )
 
 
@@ -103,7 +117,7 @@ def check_labels(stream: StreamDataModule, n_logits: int) -> None:
         name = f"experience {number} of data.benchmark"
         if size == 0:
             raise ValueError(f"{name} has no training examples: leave it out.")
-        if min(classes) < 0:
+        if classes and min(classes) < 0:
             raise ValueError(f"{name} has the label {min(classes)}: labels are 0, 1, and so on.")
     if len(evaluated) != len(own["sizes"]):
         raise ValueError(
@@ -115,7 +129,7 @@ def check_labels(stream: StreamDataModule, n_logits: int) -> None:
         if len(data) == 0:
             raise ValueError(f"{name} has no examples: give it some to evaluate on.")
         low, high = int(data.y.min()), int(data.y.max())
-        if low < 0 or high >= n_logits:
+        if stream.likelihood.is_softmax and (low < 0 or high >= n_logits):
             raise ValueError(
                 f"{name} has the label {low if low < 0 else high}, but model.network tells the classes 0 to "
                 f"{n_logits - 1} apart."

@@ -69,8 +69,9 @@ def refuse_unsupported(trainer: Any, network: nn.Module) -> None:
         steps, time = (getattr(callback, f"_{key}", None) for key in ("every_n_train_steps", "train_time_interval"))
         if isinstance(callback, ModelCheckpoint) and (steps or time):
             raise ValueError(
-                "a ModelCheckpoint by every_n_train_steps or train_time_interval is written in the middle of an epoch, "
-                "which a stream cannot go on from: give it every_n_epochs, or take StreamCheckpoint."
+                "a ModelCheckpoint by every_n_train_steps or train_time_interval is also written after the last batch "
+                "of an epoch, which a stream cannot go on from: give StreamCheckpoint every_n_steps or every_n_minutes "
+                "(--checkpoint.every_n_steps, --checkpoint.every_n_minutes)."
             )
     if not isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy):
         raise ValueError(

@@ -8,19 +8,26 @@ from bayesdual.lazy import attach
 from bayesdual.measures.answers import Answers, Measured, answers_of, measured, told_apart
 from bayesdual.measures.calibration import CALIBRATION_BINS, Bin, adaptive_ece, aurc, brier, ece, reliability
 from bayesdual.measures.continual import (
+    ACCURACY,
+    RMSE,
+    SCORES,
     Evaluation,
     Matrix,
+    NumberEvaluation,
+    Score,
     average_accuracy,
     average_seen_accuracy,
     backward_transfer,
     best,
     forgetting,
     forward_transfer,
+    scores_of,
 )
 from bayesdual.measures.entropy import Entropy, split_entropy
 from bayesdual.measures.out_of_distribution import ood_auroc, ood_fpr
 
 __all__ = [
+    "ACCURACY",
     "CALIBRATION_BINS",
     "Answers",
     "Bin",
@@ -28,6 +35,11 @@ __all__ = [
     "Evaluation",
     "Matrix",
     "Measured",
+    "NumberEvaluation",
+    "NumberMetric",
+    "RMSE",
+    "SCORES",
+    "Score",
     "StreamMetric",
     "adaptive_ece",
     "answers_of",
@@ -44,11 +56,17 @@ __all__ = [
     "ood_auroc",
     "ood_fpr",
     "reliability",
+    "scores_of",
     "split_entropy",
     "told_apart",
 ]
 
 if TYPE_CHECKING:
+    from bayesdual.measures.number_metric import NumberMetric
     from bayesdual.measures.stream_metric import StreamMetric
 else:
-    __getattr__, __dir__ = attach(__name__, {"StreamMetric": "stream_metric"}, {"stream_metric": "lightning"})
+    __getattr__, __dir__ = attach(
+        __name__,
+        {"NumberMetric": "number_metric", "StreamMetric": "stream_metric"},
+        {"number_metric": "lightning", "stream_metric": "lightning"},
+    )

@@ -10,24 +10,53 @@ al., ECCV 2018):
     forward transfer   FWT = 1/(E-1) sum_{j>0}    R[j-1, j] - b[j]
 
 An accuracy that is not known (NaN: the test data could not be had any more, or the experience not be known yet) is left
-out of these means.
+out of these means. Of a score that is better the lower it is, such as RMSE, R is the matrix of its negatives:
+forgetting is what was lost, and transfer what was gained, whatever the score.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TypedDict
+from typing import NamedTuple, TypedDict, final
 
 from bayesdual.measures.answers import Measured
 from bayesdual.measures.calibration import Bin
 
 Matrix = Sequence[Sequence[float]]
-"""Accuracies, a row after each experience, a column for each experience that is evaluated."""
+"""Accuracies, or another score, a row after each experience, a column for each experience that is evaluated."""
 
 
+class Score(NamedTuple):
+    """What is measured of each experience.
+
+    Attributes:
+        key: Its name among measures and results.
+        name: What people call it.
+        lower_is_better: As of an error.
+    """
+
+    key: str
+    name: str
+    lower_is_better: bool = False
+
+    def gains(self, matrix: Matrix) -> Matrix:
+        """The matrix, so that higher is better."""
+        return [[-value for value in row] for row in matrix] if self.lower_is_better else matrix
+
+
+ACCURACY = Score("accuracy", "accuracy")
+RMSE = Score("rmse", "RMSE", lower_is_better=True)
+SCORES = {
+    score.key: score
+    for score in (ACCURACY, RMSE, Score("mae", "MAE", True), Score("nll", "NLL", True), Score("r2", "R2"))
+}
+"""Those that are known, by key."""
+
+
+@final
 class Evaluation(TypedDict):
-    """What is measured of a stream.
+    """What is measured of a stream of classes.
 
     Attributes:
         accuracy: Of each experience; NaN where no example was seen.
@@ -49,6 +78,32 @@ class Evaluation(TypedDict):
     reliability: list[Bin]
     groups: dict[str, Measured]
     told_apart: dict[str, Measured]
+
+
+@final
+class NumberEvaluation(TypedDict):
+    """What is measured of a stream of numbers.
+
+    Attributes:
+        score: What ``scores`` are, by the key of a :class:`Score`.
+        scores: Of each experience; NaN where no example was seen.
+        nll: Of all examples, nats.
+        measures: All measures of all examples, as :class:`bayesdual.measures.NumberMetric` names them.
+        groups: As in :class:`Evaluation`.
+        told_apart: Nothing: there is no entropy of classes to tell by.
+    """
+
+    score: str
+    scores: list[float]
+    nll: float
+    measures: Measured
+    groups: dict[str, Measured]
+    told_apart: dict[str, Measured]
+
+
+def scores_of(evaluation: Evaluation | NumberEvaluation) -> list[float]:
+    """The score of each experience: accuracies, of classes."""
+    return evaluation["accuracy"] if "accuracy" in evaluation else evaluation["scores"]
 
 
 def average_accuracy(accuracy: Matrix) -> float:

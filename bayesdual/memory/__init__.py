@@ -20,7 +20,7 @@ from bayesdual.memory.selection import (
     score_sampling,
     top_score,
 )
-from bayesdual.memory.shares import fair_shares, quotas
+from bayesdual.memory.shares import classes_or_one, fair_shares, quotas
 from bayesdual.memory.soft_labels import mean_predictions, soft_labels
 from bayesdual.memory.spread import Spread
 from bayesdual.memory.stand_ins import stand_ins
@@ -56,6 +56,7 @@ __all__ = [
     "candidate_rows",
     "cell_means",
     "choose",
+    "classes_or_one",
     "concatenate",
     "coverage",
     "decode_vectors",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from bayesdual.memory.shares import classes_or_one
 from bayesdual.tensors import grow
 
 IMPOSSIBLE = -1e4  # the logit of a class that cannot be: softmax gives it exactly 0, and stays finite
@@ -20,7 +21,7 @@ class Exemplars:
     Attributes:
         x: Inputs, shape (M, ...), of the type the stream gives them in (uint8 images stay uint8): examples, or means
             of examples around them.
-        y: Labels, shape (M,), int64.
+        y: Labels, shape (M,), int64; targets that are numbers, float32.
         tasks: Task labels, shape (M,), int64.
         logits: What the network said of them when the last experience ended, shape (M, C), float32: the soft labels.
         weights: Number of past examples that each stands for, shape (M,), float32.
@@ -49,8 +50,8 @@ class Exemplars:
         return Exemplars(**{name: tensor[rows] for name, tensor in self.tensors().items()})
 
     def of(self, label: int, experience: int) -> Exemplars:
-        """Returns those of one class from one experience."""
-        return self[(self.y == label) & (self.experience == experience)]
+        """Returns those of one class from one experience; numbers are all of class 0."""
+        return self[(classes_or_one(self.y) == label) & (self.experience == experience)]
 
     def to(self, device: torch.device | str) -> Exemplars:
         return Exemplars(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})

@@ -8,9 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from bayesdual.likelihoods import CATEGORICAL, Likelihood
 from bayesdual.memory.exemplars import Exemplars, concatenate
 from bayesdual.memory.plan import Plan
 from bayesdual.memory.selection import Candidates, Selection, choose
+from bayesdual.memory.shares import classes_or_one
 from bayesdual.memory.vectors import Condenser
 from bayesdual.posterior import Scored
 from bayesdual.stream import ExperienceData
@@ -25,7 +27,7 @@ def candidate_rows(y: Tensor, room: Mapping[int, int], at_most: int, generator: 
         at_most: Of a class with more examples a random part is looked at, of this size, or of that of the room.
         generator: Source of randomness, on the CPU.
     """
-    rows = []
+    rows, y = [], classes_or_one(y)
     for label, n in room.items():
         mine = torch.nonzero(y == label).squeeze(1)
         most = max(at_most, n)
@@ -43,6 +45,7 @@ def new_exemplars(
     selection: Selection,
     condense: Condenser,
     generator: torch.Generator,
+    likelihood: Likelihood = CATEGORICAL,
 ) -> Exemplars:
     """The exemplars of an experience, class by class and the most important first, made to stand for the others.
 
@@ -54,17 +57,18 @@ def new_exemplars(
         selection: Which of them are kept.
         condense: Makes exemplars stand for the other candidates.
         generator: Source of randomness, on the CPU.
+        likelihood: Of the targets.
 
     Raises:
         ValueError: The selection returned what it should not.
     """
-    device = known.logits.device
+    device, y = known.logits.device, classes_or_one(data.y)
     groups = []
     for label, n in plan.room.items():
         if not n:
             continue
-        mine = torch.nonzero(data.y[rows] == label).squeeze(1)
-        candidates = Candidates(known.features[mine], known.logits[mine], known.scores[mine])
+        mine = torch.nonzero(y[rows] == label).squeeze(1)
+        candidates = Candidates(known.features[mine], known.logits[mine], known.scores[mine], likelihood)
         places, weights = choose(selection, candidates, n, generator)
         exemplars = _exemplars(data, rows[mine[places]], known, mine[places], weights, plan.experience)
         others = torch.ones(len(mine), dtype=torch.bool)
@@ -72,7 +76,7 @@ def new_exemplars(
         if others.any() and condense.applies_to(exemplars.x):
             x = data.inputs(rows[mine[others]]).to(device)
             alike = replace(exemplars, weights=torch.ones_like(exemplars.weights))
-            exemplars = condense(alike, x, torch.ones(len(x), device=device), int((data.y == label).sum()))
+            exemplars = condense(alike, x, torch.ones(len(x), device=device), int((y == label).sum()))
         groups.append(exemplars)
     return concatenate(groups)
 

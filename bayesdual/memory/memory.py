@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bayesdual.likelihoods import CATEGORICAL, Likelihood
 from bayesdual.memory.cosine_spread import CosineSpread
 from bayesdual.memory.exemplars import Exemplars, concatenate
 from bayesdual.memory.levels import bytes_of_vectors
@@ -233,18 +234,26 @@ class Memory:
         rest = (z.tasks, z.scores, z.experience, z.index)
         return {k: v.nbytes for k, v in parts.items()} | {"others": sum(v.nbytes for v in rest)} | spread
 
-    def relabel(self, predict: Predict, temperature: float, generator: torch.Generator, noise: float = 1.0) -> None:
+    def relabel(
+        self,
+        predict: Predict,
+        temperature: float,
+        generator: torch.Generator,
+        likelihood: Likelihood = CATEGORICAL,
+        noise: float = 1.0,
+    ) -> None:
         """Gives all exemplars the soft labels of the network as it is now.
 
         Args:
             predict: Its logits, of inputs and task labels.
             temperature: T of the soft labels.
             generator: Source of randomness, on the CPU.
+            likelihood: Of the targets.
             noise: Scale of the noise under which soft labels are mean predictions; 0: they are of exemplars alone.
         """
         if (z := self._exemplars) is not None:
             spread = self.spread if noise else None
-            logits = soft_labels(predict, z, spread, self.examples_seen, temperature, generator)
+            logits = soft_labels(predict, z, spread, self.examples_seen, temperature, generator, likelihood)
             self._exemplars = replace(z, logits=logits)
 
     def to(self, device: torch.device | str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bayesdual.memory.shares import quotas
+from bayesdual.memory.shares import classes_or_one, quotas
 
 Counts = Mapping[tuple[int, int], int]
 """Numbers by (class, experience)."""
@@ -52,7 +52,7 @@ def plan_of(before: Counts, y: Tensor, experience: int, budget: int, generator: 
     Raises:
         ValueError: The budget is smaller than the number of classes seen.
     """
-    classes, numbers = (part.tolist() for part in y.unique(return_counts=True))
+    classes, numbers = (part.tolist() for part in classes_or_one(y).unique(return_counts=True))
     new = {(c, experience): n for c, n in zip(classes, numbers, strict=True)}
     counts = {**before, **{key: n + before.get(key, 0) for key, n in new.items()}}
     seen = {c for c, _ in counts}

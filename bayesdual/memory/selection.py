@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bayesdual.likelihoods import CATEGORICAL, Likelihood
 from bayesdual.memory.clusters import herd, one_of_each_cluster
 
 PROJECTIONS = 256  # of the dual features
@@ -26,17 +27,19 @@ PROJECTIONS = 256  # of the dual features
 
 @dataclass(frozen=True)
 class Candidates:
-    """The examples of one class of one experience that a memory may keep.
+    """The examples of one class of one experience (where there are no classes, all of one) that a memory may keep.
 
     Attributes:
         features: Inputs of the network's last layer, shape (N, D).
         logits: The network's logits, shape (N, C).
         scores: How much the posterior relies on each (see ``bayesdual.posterior``), shape (N,).
+        likelihood: Of their targets.
     """
 
     features: Tensor
     logits: Tensor
     scores: Tensor
+    likelihood: Likelihood = CATEGORICAL
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -145,7 +148,7 @@ def inclusion_probabilities(chance: Tensor, n: int) -> Tensor:
 
 
 def dual_features(candidates: Candidates, temperature: float, generator: torch.Generator) -> Tensor:
-    """Random projections of sqrt(Lambda_T) (x) (phi, 1), with sqrt(Lambda_T)_cd = sqrt(p_c) (1_cd - p_d).
+    """Random projections of sqrt(Lambda_T) (x) (phi, 1), of classes with sqrt(Lambda_T)_cd = sqrt(p_c) (1_cd - p_d).
 
     Args:
         candidates: N examples, with logits (N, C) and features (N, D).
@@ -155,8 +158,8 @@ def dual_features(candidates: Candidates, temperature: float, generator: torch.G
     Returns:
         Shape (N, PROJECTIONS): each column is one entry of sqrt(Lambda_T) times one projection of the features.
     """
-    p = (candidates.logits / temperature).softmax(1)
+    f = candidates.logits / temperature
     features = torch.nn.functional.pad(candidates.features, (0, 1), value=1.0)
-    c, d = torch.randint(p.shape[1], (2, PROJECTIONS), generator=generator).to(p.device)
+    c, d = torch.randint(f.shape[1], (2, PROJECTIONS), generator=generator).to(f.device)
     directions = torch.randn(features.shape[1], PROJECTIONS, generator=generator).to(features)
-    return p.sqrt()[:, c] * ((c == d).float() - p[:, d]) * (features @ directions)
+    return candidates.likelihood.factor_entries(f, c, d) * (features @ directions)

@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
+import torch
+from torch import Tensor
+
 
 def fair_shares(available: Sequence[int], budget: int) -> list[int]:
     """Shares a budget out as equally as what is available allows.
@@ -46,6 +49,11 @@ def quotas(available: Mapping[tuple[int, int], int], budget: int) -> dict[tuple[
         for e, n in zip(groups[c], fair_shares([available[c, e] for e in groups[c]], share), strict=True):
             result[c, e] = n
     return result
+
+
+def classes_or_one(y: Tensor) -> Tensor:
+    """What a memory is shared out over, shape (N,), int64: classes; targets that are numbers are all of one."""
+    return torch.zeros_like(y, dtype=torch.int64) if y.is_floating_point() else y
 
 
 def draw_order(label: int, experience: int) -> bytes:

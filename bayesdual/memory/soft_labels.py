@@ -7,6 +7,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from bayesdual.likelihoods import CATEGORICAL, Likelihood
 from bayesdual.memory.exemplars import IMPOSSIBLE, Exemplars
 from bayesdual.memory.spread import AnySpread
 from bayesdual.stream import Predict
@@ -23,13 +24,14 @@ def soft_labels(
     examples: float,
     temperature: float,
     generator: torch.Generator,
+    likelihood: Likelihood = CATEGORICAL,
 ) -> Tensor:
     """What the network says now of exemplars, as logits, shape (M, C): the K-prior's old model is the last one.
 
     Of memory vectors with a spread it is the mean prediction; for arguments see :func:`mean_predictions`.
     """
     if spread:
-        return mean_predictions(predict, z, spread, examples, temperature, generator)
+        return mean_predictions(predict, z, spread, examples, temperature, generator, likelihood)
     parts = zip(z.x.split(BATCH), z.tasks.split(BATCH), strict=True)
     return torch.cat([predict(*part).float() for part in parts])
 
@@ -41,6 +43,7 @@ def mean_predictions(
     examples: float,
     temperature: float,
     generator: torch.Generator,
+    likelihood: Likelihood = CATEGORICAL,
 ) -> Tensor:
     """The soft labels of memory vectors, as logits, shape (M, C).
 
@@ -51,10 +54,11 @@ def mean_predictions(
         examples: Number of past examples that its draws are of the sum over.
         temperature: T.
         generator: Source of randomness, on the CPU.
+        likelihood: Of the targets.
     """
     labels, n = [], max(1, min(PREDICTIONS, ALL // len(z)))
     for x, t in zip(z.x.split(BATCH), z.tasks.split(BATCH), strict=True):
         noisy = (spread.around(x, examples, 1.0, generator) for _ in range(n))
-        total = reduce(torch.add, ((predict(part, t).float() / temperature).softmax(1) for part in noisy))
-        labels.append((temperature * (total / n).log()).clamp_min(IMPOSSIBLE))
+        total = reduce(torch.add, (likelihood.mean(predict(part, t).float() / temperature) for part in noisy))
+        labels.append((temperature * likelihood.link(total / n)).clamp_min(IMPOSSIBLE))
     return torch.cat(labels)

@@ -21,6 +21,7 @@ class Block:
         alpha: How far from the base the merged weights are, 0..1.
         curvatures: s_t H_t: diagonals of the shape of ``base``, or factors where that is (O, D); None: unknown.
         base_curvature: s_0 H_0; None: taken as 0.
+        limits: What the method's ``survey`` told of each model.
     """
 
     base: Tensor
@@ -29,6 +30,7 @@ class Block:
     alpha: float
     curvatures: Sequence[Curvature | None]
     base_curvature: Curvature | None = None
+    limits: Sequence[float] = ()
 
     @property
     def changes(self) -> list[Tensor]:

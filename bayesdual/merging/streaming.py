@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from bayesdual.merging.regmean import regmean
 from bayesdual.merging.sources import WHOLE, Model
 from bayesdual.merging.statistics import is_statistic, merged_counter, merged_mean, merged_variance, partner_of
 from bayesdual.merging.task_arithmetic import task_arithmetic
-from bayesdual.merging.ties import ties
+from bayesdual.merging.ties import ties, trimming
 from bayesdual.posterior import Curvature, KroneckerFactors
 
 PART = 2**18  # entries of a parameter that are merged at a time
@@ -32,24 +33,30 @@ class Method:
     """A way to merge.
 
     Attributes:
-        merge: Merges a block; its keywords are the method's options.
+        merge: Merges a block; its keywords are the method's options, unless they are those of ``survey``.
         curvature: Whether every parameter that the models changed needs a curvature.
         factors: Whether it takes Kronecker factors, of whole layers.
-        entries: Whether each entry is merged by itself, so that a parameter can be merged part by part.
+        survey: What has to be known of a model's change of a whole parameter before it is merged part by part: from a
+            function that goes through the change, and how many entries it has.
     """
 
     merge: Callable[..., Tensor]
     curvature: bool = False
     factors: bool = False
-    entries: bool = True
+    survey: Callable[..., float] | None = None
+
+    def options(self) -> list[str]:
+        """The names of its options."""
+        given = inspect.signature(self.survey).parameters if self.survey else inspect.signature(self.merge).parameters
+        return list(given)[2 if self.survey else 1 :]
 
 
 METHODS: Mapping[str, Method] = {
     "average": Method(average),
     "task_arithmetic": Method(task_arithmetic),
-    "ties": Method(ties, entries=False),
+    "ties": Method(ties, survey=trimming),
     "fisher": Method(fisher, curvature=True, factors=True),
-    "regmean": Method(regmean, factors=True, entries=False),
+    "regmean": Method(regmean, factors=True),
     "gradient_matching": Method(gradient_matching, curvature=True, factors=True),
 }
 """Every method of merging, by the name that it is asked for by."""
@@ -92,14 +99,20 @@ class Recipe:
             raise ValueError("the scales are all 0: give at least one model a positive one.")
         if self.classes is not None and len(self.classes) != len(self.scales):
             raise ValueError(f"classes are given of {len(self.classes)} models, but there are {len(self.scales)}.")
-        known = list(inspect.signature(METHODS[self.method].merge).parameters)[1:]
+        known = METHODS[self.method].options()
         for name in self.options:
             if name not in known:
                 has = f"its options are {', '.join(known)}" if known else "it has no options"
                 raise ValueError(f"{name!r} is not an option of {self.method}: {has}.")
 
     def merge(self, block: Block) -> Tensor:
-        return METHODS[self.method].merge(block, **self.options)
+        method = METHODS[self.method]
+        return method.merge(block) if method.survey else method.merge(block, **self.options)
+
+    def survey(self, change: Callable[[], Iterator[Tensor]], entries: int) -> float | None:
+        """What the method has to know of a model's change of a whole parameter; None: nothing."""
+        survey = METHODS[self.method].survey
+        return survey(change, entries, **self.options) if survey else None
 
 
 class Distances:
@@ -240,7 +253,8 @@ def _parameter(
     """A parameter merged by itself, part by part if its method allows it."""
     method = METHODS[recipe.method]
     result = torch.empty_like(like).reshape(-1)
-    for part in _parts(result.numel(), PART) if method.entries else [WHOLE]:
+    limits = [recipe.survey(partial(_change, name, base, model, len(result)), len(result)) for model in models]
+    for part in _parts(len(result), PART):
         weights = [_finite(model, name, part) for model in (base, *models)]
         known = method.curvature and not all(torch.equal(weights[0], other) for other in weights[1:])
         h: list[Curvature | None] = [None] * len(models)
@@ -248,13 +262,17 @@ def _parameter(
         if known:
             h = [_checked(m, name, part) * s for m, s in zip(models, recipe.scales, strict=True)]
             h0 = _checked(base, name, part) * recipe.base_scale if name in base.diagonal.shapes else None
-        if not method.entries:
-            weights = [weight.view(like.shape) for weight in weights]
-        block = Block(weights[0], weights[1:], recipe.scales, recipe.alpha, h, h0)
+        block = Block(weights[0], weights[1:], recipe.scales, recipe.alpha, h, h0, [n for n in limits if n is not None])
         if distances is not None:
             distances.add(block)
         result[part] = (recipe.merge(block) if known or not method.curvature else block.base).to(like.dtype).reshape(-1)
     return result.view(like.shape)
+
+
+def _change(name: str, base: Model, model: Model, entries: int) -> Iterator[Tensor]:
+    """theta_t - theta_0 of a parameter, part by part."""
+    for part in _parts(entries, PART):
+        yield _finite(model, name, part) - _finite(base, name, part)
 
 
 def _parts(entries: int, step: int) -> Iterator[slice]:

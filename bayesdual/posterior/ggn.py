@@ -9,6 +9,8 @@ As Lambda = sum_k p_k (p - e_k)(p - e_k)^T, h is a sum over pairs of example and
 and m pairs drawn in proportion to q, each with the weight sum(q) / m, estimate it without bias from one backward pass
 of m examples. Drawing by q spends no pair on examples that the network is sure of, which is most of them.
 
+Of targets that are no classes, Lambda and the factors r_k are the likelihood's (``bayesdual/likelihoods``).
+
 The squares come from the rules of function variance: e^T J Sigma J^T e = sum_p sigma_p^2 (J^T e)_p^2 is linear in the
 variances, so that its derivative by them is (J^T e)^2, for every layer that has a rule.
 
@@ -19,9 +21,9 @@ Balles & Hennig, NeurIPS 2019 (why labels are the network's, not the data's).
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bayesdual.likelihoods import CATEGORICAL, Likelihood
 from bayesdual.posterior.backward import MEMORY, backward_passes
 from bayesdual.posterior.checks import differentiable, not_inference, refuse_train_mode
 from bayesdual.posterior.recording import plan_of
@@ -82,29 +84,33 @@ def exact_ggn_diagonal(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
 
 
 def draw_pairs(
-    logits: Tensor, weights: Tensor, pairs: int, generator: torch.Generator | None = None
+    logits: Tensor,
+    weights: Tensor,
+    pairs: int,
+    generator: torch.Generator | None = None,
+    likelihood: Likelihood = CATEGORICAL,
 ) -> tuple[Tensor, Tensor]:
-    """Draws m pairs of an example and a label in proportion to q, systematically.
+    """Draws m pairs of an example and a label (a factor of its curvature) in proportion to q, systematically.
 
     Args:
         logits: shape (N, C).
         weights: w, shape (N,).
         pairs: m.
         generator: source of randomness, on the CPU.
+        likelihood: of the targets.
 
     Returns:
         The row of each pair, shape (m,), and r sqrt(sum(q) / m) / |r|, shape (m, C): the directions whose squared
         gradients sum to h.
     """
-    p = logits.softmax(1)
-    length = (1 - 2 * p + p.square().sum(1, keepdim=True)).clamp_min(0)  # |r_ik|^2
-    until = (weights.to(p)[:, None] * p * length).flatten().double().cumsum(0)
+    lengths = likelihood.squared_lengths(logits)
+    until = (weights.to(lengths)[:, None] * lengths).flatten().double().cumsum(0)
     start = torch.rand((), generator=generator, dtype=torch.float64)
     places = (torch.arange(pairs, dtype=torch.float64) + start).to(until.device) * (until[-1] / pairs)
     pair = torch.searchsorted(until, places).clamp_max(until.numel() - 1)  # rounding
-    rows, labels = pair // p.shape[1], pair % p.shape[1]
-    r = p[rows] - F.one_hot(labels, p.shape[1])
-    return rows, r * ((until[-1] / pairs).sqrt().to(p) / r.norm(dim=1, keepdim=True).clamp_min(1e-12))
+    rows, labels = pair // lengths.shape[1], pair % lengths.shape[1]
+    r = likelihood.directions(logits[rows], labels)
+    return rows, r * ((until[-1] / pairs).sqrt().to(r) / r.norm(dim=1, keepdim=True).clamp_min(1e-12))
 
 
 def squared_gradients(

@@ -4,7 +4,7 @@
 
 over inputs i that stand for w_i past examples each: those of the memory for older experiences (``bayesdual.memory.
 stand_ins``), and real examples of the one just learned. The diagonal h is drawn (``ggn.py``) for all weights; of the
-last layer, f = W phi, the whole is known:
+last layer, f = W phi, the whole is known, where targets are classes:
 
     H = delta I + sum_i w_i Lambda_i (x) phi_i phi_i^T
 
@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bayesdual.likelihoods import CATEGORICAL, Likelihood
 from bayesdual.posterior.checks import refuse_train_mode
 from bayesdual.posterior.gaussian import Posterior
 from bayesdual.posterior.ggn import draw_pairs, squared_gradients
@@ -42,6 +43,7 @@ def posterior_of_past(
     generator: torch.Generator,
     pairs: int = PAIRS,
     prior_precision: float = PRIOR_PRECISION,
+    likelihood: Likelihood = CATEGORICAL,
 ) -> Posterior | None:
     """The posterior given all examples that ``past`` stands for, around the weights of the module.
 
@@ -52,6 +54,7 @@ def posterior_of_past(
         generator: Source of randomness, on the CPU.
         pairs: Number of backward passes; each task label gets its share.
         prior_precision: delta, that of the weights before any data.
+        likelihood: Of the targets: its curvature stands in place of Lambda.
 
     Returns:
         Its precision has entries for the parameters that require a gradient and are used; None where logits of an
@@ -71,12 +74,12 @@ def posterior_of_past(
         model = OneTask(module, predict, task)
         logits, layer = _forward(module, model, some, prior_precision)
         share = -(-pairs * float(some.weights.sum() / total) // 1)
-        rows, directions = draw_pairs(logits, some.weights, int(share), generator)
+        rows, directions = draw_pairs(logits, some.weights, int(share), generator, likelihood)
         squares = squared_gradients(model, some.inputs[rows], directions)
         for name, value in squares.items():
             name = name.removeprefix("model.")
             curvature[name] = curvature[name] + value if name in curvature else value
-        last.append(layer)
+        last.append(layer if likelihood.is_softmax else None)
     mean = {name: p.detach().clone() for name, p in module.named_parameters()}
     return Posterior(mean, curvature, prior_precision, LastLayerPosterior.joined(last))
 

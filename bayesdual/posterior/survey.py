@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bayesdual.likelihoods import CATEGORICAL, Likelihood
 from bayesdual.posterior.gaussian import Posterior
 from bayesdual.posterior.last_layer import watching_last_linear
-from bayesdual.posterior.sensitivity import curvature, leverage
 from bayesdual.stream import ExperienceData, Predict
 
 SCORING_BATCH = 200  # more do not fit a processor's cache
@@ -38,6 +38,7 @@ def score_examples(
     rows: Tensor,
     posterior: Posterior | None,
     device: torch.device | str,
+    likelihood: Likelihood = CATEGORICAL,
 ) -> Scored:
     """Goes once through some examples of an experience and notes what the model and its posterior say of each.
 
@@ -48,13 +49,13 @@ def score_examples(
     with watching_last_linear(module) as last:
         for part in rows.split(SCORING_BATCH):
             f = predict(data.inputs(part).to(device), data.tasks[part].to(device)).float()
-            p = f.softmax(1)
+            curvature = likelihood.curvature(f)
             variance = last.variance(weights)
             logits.append(f)
             seen = last.features
             features.append(f if seen is None or len(seen) != len(f) else seen.flatten(1).float())
-            if variance is None or variance.shape != p.shape:
-                scores.append(curvature(p).sum(1))
+            if variance is None or variance.shape != f.shape:
+                scores.append(curvature.sum(1))
             else:
-                scores.append(leverage(p, variance))
+                scores.append((curvature * variance).sum(1))
     return Scored(torch.cat(logits), torch.cat(features), torch.cat(scores))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from torch import Tensor, nn
 
 from bayesdual.lazy import attach
+from bayesdual.likelihoods import CATEGORICAL, Likelihood
 from bayesdual.posterior import Posterior
 from bayesdual.prediction.last_layer import check_last_layer
 from bayesdual.prediction.linearised import Linearised, probit
@@ -43,18 +44,24 @@ class Prediction(Protocol):
         ...
 
 
-def prediction_by(name: PredictionName, samples: int = 32) -> Prediction:
+def prediction_by(name: PredictionName, samples: int = 32, likelihood: Likelihood = CATEGORICAL) -> Prediction:
     """The prediction of a name.
 
     Args:
         name: ``mean``; ``samples`` or ``linearised``, of the last layer; or ``weight_samples``, of all weights.
         samples: How many, for ``samples`` and ``weight_samples``.
+        likelihood: Of the targets; of all but classes by softmax there is ``mean`` only.
 
     Raises:
-        ValueError: There is no such prediction, or ``samples`` is less than 1.
+        ValueError: There is no such prediction, or not of this likelihood, or ``samples`` is less than 1.
     """
+    if name != "mean" and not likelihood.is_softmax:
+        raise ValueError(
+            f"prediction is {name}, which averages class probabilities: with the likelihood {likelihood.name} give "
+            "mean."
+        )
     known: dict[str, Prediction] = {
-        "mean": ByMean(),
+        "mean": ByMean(likelihood),
         "samples": BySamples(samples),
         "linearised": Linearised(),
         "weight_samples": ByWeights(samples),

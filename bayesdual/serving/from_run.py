@@ -16,6 +16,8 @@ from bayesdual.prediction import PredictionName, prediction_by
 from bayesdual.serving.predictor import Predictor
 from bayesdual.stream import Inputs
 
+CLASSES = {"name": "categorical"}
+
 
 def load(
     path: str | Path,
@@ -43,6 +45,11 @@ def load(
     state = saved["bayesdual"]
     if state.get("inputs") is None:
         raise ValueError(f"{checkpoint} does not say how its inputs are normalised, as of before 0.3: learn it again.")
+    if (likelihood := state["algorithm"].get("likelihood", CLASSES)["name"]) != CLASSES["name"]:
+        raise ValueError(
+            f"{checkpoint} was learned with the likelihood {likelihood}, and classes by softmax alone are served: "
+            "predict by `python -m bayesdual predict --config FILE --ckpt_path FILE`."
+        )
     if network is None:
         network = made(settings.get("network"), checkpoint)
     tensors = of_network(saved["state_dict"])

@@ -1,6 +1,6 @@
 """What a stream of experiences looks like to a learner."""
 
-from bayesdual.stream.checks import class_numbers, refuse_not_finite
+from bayesdual.stream.checks import Targets, class_numbers, refuse_not_finite
 from bayesdual.stream.experience import (
     Batch,
     DatasetData,
@@ -23,6 +23,7 @@ __all__ = [
     "ExperienceData",
     "Inputs",
     "Predict",
+    "Targets",
     "TensorData",
     "TensorLoader",
     "class_numbers",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -45,12 +45,18 @@ def class_numbers(labels: Any, name: str) -> Tensor:
     if len(tensor) and (tensor.is_floating_point() or tensor.is_complex()):
         raise ValueError(
             f"the labels of {name} are floats, such as {tensor[0].item():.4g}: classes are whole numbers "
-            "(targets.long(), if these are classes); for regression, see bayesdual.conformal."
+            "(targets.long(), if these are classes); for numbers, give algorithm.likelihood gaussian (or poisson)."
         )
     return tensor.to(torch.int64)
 
 
-def labels_of_items(targets: Sequence[Any], views: Sequence[Any], name: str) -> Tensor:
+Targets = Callable[[Any, str], Tensor]
+"""From what is given, and what it is of, to targets as they are learned: ``class_numbers``, or a likelihood's."""
+
+
+def labels_of_items(
+    targets: Sequence[Any], views: Sequence[Any], name: str, checked: Targets = class_numbers
+) -> Tensor:
     """The labels that a dataset's items have: those of its targets, by its target transform if it has one.
 
     A target transform is a function of the target, so one example of each target is read.
@@ -59,19 +65,20 @@ def labels_of_items(targets: Sequence[Any], views: Sequence[Any], name: str) -> 
         targets: As the dataset announces them, one for each example.
         views: The dataset as it is evaluated and, if that is another, as it is learned; items are (input, label, ...).
         name: What to call it in an error.
+        checked: Makes targets of what items give.
 
     Returns:
-        Shape (N,), int64.
+        Shape (N,), int64 of classes.
 
     Raises:
-        ValueError: They are no classes, or others in one view than in the other.
+        ValueError: They are not what they should be, or others in one view than in the other.
     """
     keys = [_hashable(target) for target in targets]
     first: dict[Any, int] = {}
     for i, key in enumerate(keys):
         first.setdefault(key, i)
     with kept_random_state():  # augmentation may draw
-        of_views = [_labels_at(list(first.values()), view, name) for view in views]
+        of_views = [_labels_at(list(first.values()), view, name, checked) for view in views]
     for labels in of_views[1:]:
         if not torch.equal(labels, of_views[0]):
             raise ValueError(
@@ -79,12 +86,12 @@ def labels_of_items(targets: Sequence[Any], views: Sequence[Any], name: str) -> 
                 "transform groups, train and eval, the same target transform."
             )
     number = dict(zip(first, of_views[0].tolist(), strict=True))
-    return torch.tensor([number[key] for key in keys], dtype=torch.int64)
+    return torch.tensor([number[key] for key in keys], dtype=of_views[0].dtype)
 
 
-def _labels_at(rows: list[int], view: Any, name: str) -> Tensor:
-    class_numbers([view[i][1] for i in rows[:1]], name)  # refuses before every distinct float is read
-    return class_numbers([view[i][1] for i in rows], name)
+def _labels_at(rows: list[int], view: Any, name: str, checked: Targets) -> Tensor:
+    checked([view[i][1] for i in rows[:1]], name)  # refuses before every distinct float is read
+    return checked([view[i][1] for i in rows], name)
 
 
 def _hashable(target: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from bayesdual.stream.checks import class_numbers, labels_of_items, stacked
+from bayesdual.stream.checks import Targets, class_numbers, labels_of_items, stacked
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """Inputs as the stream gives them (B, ...) and task labels (B,) to logits (B, C)."""
@@ -38,7 +38,7 @@ class ExperienceData(Protocol):
 
     @property
     def y(self) -> Tensor:
-        """Labels, shape (N,), int64."""
+        """Labels, shape (N,), int64; of targets that are numbers, float32."""
         ...
 
     @property
@@ -62,7 +62,7 @@ class TensorData:
 
     Attributes:
         x: Inputs, shape (N, ...), raw: uint8 images are normalised on the device, in the learner.
-        y: Labels, shape (N,), int64.
+        y: Labels, shape (N,), int64; of targets that are numbers, float32.
         tasks: Task labels, shape (N,), int64 (all 0 in a stream without task labels).
         index: Position of each example in the source dataset, shape (N,), int64.
         mean: Per-channel mean of the inputs, on the scale 0..1; empty when ``x`` is used as it is.
@@ -93,6 +93,7 @@ class DatasetData:
     Args:
         dataset: The experience's dataset; its items are (input, label, task label).
         name: What to call it in an error.
+        checked: Makes targets of what items give.
 
     Raises:
         ValueError: The dataset has no targets, or labels that are no classes.
@@ -101,7 +102,7 @@ class DatasetData:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
-    def __init__(self, dataset: Any, name: str) -> None:
+    def __init__(self, dataset: Any, name: str, checked: Targets = class_numbers) -> None:
         if not hasattr(dataset, "targets"):
             raise ValueError(
                 f"the dataset of {name} has no targets: make it with avalanche.benchmarks.utils."
@@ -110,9 +111,13 @@ class DatasetData:
         self.name = name
         self.plain = dataset.eval() if hasattr(dataset, "eval") else dataset
         self.augmented = dataset.train() if hasattr(dataset, "train") else dataset
-        self.y = labels_of_items(list(dataset.targets), [self.plain, self.augmented], name)
+        self.y = labels_of_items(list(dataset.targets), [self.plain, self.augmented], name, checked)
         tasks = getattr(dataset, "targets_task_labels", None)
-        self.tasks = torch.zeros_like(self.y) if tasks is None else torch.as_tensor(list(tasks), dtype=torch.int64)
+        self.tasks = (
+            torch.zeros(len(self.y), dtype=torch.int64)
+            if tasks is None
+            else torch.as_tensor(list(tasks), dtype=torch.int64)
+        )
         self.index = torch.arange(len(self.y))
 
     def __len__(self) -> int:
@@ -122,8 +127,12 @@ class DatasetData:
         return stacked([self.plain[int(i)][0] for i in rows], self.name)
 
 
-def experience_data(experience: Any) -> TensorData | DatasetData:
+def experience_data(experience: Any, checked: Targets = class_numbers) -> TensorData | DatasetData:
     """Returns the data of an Avalanche experience, as tensors if it can give them.
+
+    Args:
+        experience: The experience.
+        checked: Makes targets of what is given: ``class_numbers``, or those of a likelihood.
 
     Raises:
         ValueError: The experience has no dataset, or one without targets, or labels that are no classes.
@@ -131,11 +140,11 @@ def experience_data(experience: Any) -> TensorData | DatasetData:
     name = _name(experience)
     if hasattr(experience, "tensors"):
         data = experience.tensors()
-        y = class_numbers(data.y, name)
+        y = checked(data.y, name)
         return data if y is data.y else replace(data, y=y)
     if not hasattr(experience, "dataset"):
         raise ValueError(f"{name} has no dataset: give a benchmark for supervised learning.")
-    return DatasetData(experience.dataset, name)
+    return DatasetData(experience.dataset, name, checked)
 
 
 def _name(experience: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from bayesdual.random_state import kept_state_of_cpu, seed_cpu
 from bayesdual.stream.checks import refuse_not_finite, stacked
 from bayesdual.stream.experience import Batch, DatasetData, TensorData
 
@@ -43,36 +45,38 @@ class TensorLoader:
         seed: Seed of the order; None: the order of the data.
         rank: Which shard is this one's; see :func:`shard`.
         ranks: Number of shards.
+        first: The batch to begin with, counted from 0.
     """
 
     def __init__(
-        self, data: TensorData, batch_size: int, seed: int | None = None, rank: int = 0, ranks: int = 1
+        self, data: TensorData, batch_size: int, seed: int | None = None, rank: int = 0, ranks: int = 1, first: int = 0
     ) -> None:
         self._data = data
-        self._batch_size = batch_size
-        self._rows = shard(len(data), seed, rank, ranks)
+        self._batches = shard(len(data), seed, rank, ranks).split(batch_size)[first:]
 
     def __len__(self) -> int:
-        return -(-len(self._rows) // self._batch_size)
+        return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
         data = self._data
-        for rows in self._rows.split(self._batch_size):
+        for rows in self._batches:
             yield data.x.index_select(0, rows), data.y[rows], data.tasks[rows]  # faster than x[rows]
 
 
 class DatasetLoader:
     """Batches of a dataset through a ``DataLoader``; a shard of them on each rank.
 
-    They are the same each time it is gone through; without workers, augmentation draws from the global generators.
+    They are the same each time it is gone through, whoever reads them: what augmentation draws for an example follows
+    from the seed and the example's place, so that neither workers nor ranks, nor where it begins, make a difference.
     Lightning takes a ``DataLoader`` apart, to put samplers of its own into it; this it leaves as it is.
 
     Args:
         data: The examples.
         batch_size: Examples of a batch, on each rank.
-        seed: Seed of the order, and of what the workers draw; None: the order of the data, without augmentation.
+        seed: Seed of the order and of augmentation; None: the order of the data, without augmentation.
         rank: Which shard is this one's; see :func:`shard`.
         ranks: Number of shards.
+        first: The batch to begin with, counted from 0.
         workers: Processes that read.
 
     Raises:
@@ -86,12 +90,12 @@ class DatasetLoader:
         seed: int | None = None,
         rank: int = 0,
         ranks: int = 1,
+        first: int = 0,
         workers: int = 0,
     ) -> None:
         self._data = data
-        self._items = Items(data.plain if seed is None else data.augmented)
-        self._batches = shard(len(data), seed, rank, ranks).split(batch_size)
-        self._seed = 0 if seed is None else seed
+        self._items = Items(data.plain if seed is None else data.augmented, seed)
+        self._batches = shard(len(data), seed, rank, ranks).split(batch_size)[first:]
         self._workers = workers
 
     def __len__(self) -> int:
@@ -104,7 +108,7 @@ class DatasetLoader:
             batch_sampler=[rows.tolist() for rows in self._batches],
             num_workers=self._workers,
             collate_fn=partial(_collated, name=data.name),
-            generator=torch.Generator().manual_seed(self._seed),  # else it would draw from the global one
+            generator=torch.Generator(),  # else it would draw from the global one
         )
         for rows, (x, y) in zip(self._batches, loader, strict=True):
             refuse_not_finite(x, rows, data.name)
@@ -118,10 +122,16 @@ class DatasetLoader:
 
 
 class Items(Dataset):
-    """A dataset whose items are (input, label), whatever else its own items hold."""
+    """A dataset whose items are (input, label), whatever else its own items hold.
 
-    def __init__(self, dataset: Any) -> None:
+    Args:
+        dataset: The dataset.
+        seed: Seed of what its transforms draw from the generators of the CPU; None: they draw nothing.
+    """
+
+    def __init__(self, dataset: Any, seed: int | None) -> None:
         self._dataset = dataset
+        self._seed = seed
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -129,6 +139,18 @@ class Items(Dataset):
     def __getitem__(self, i: int) -> tuple[Any, int]:
         x, y, *_ = self._dataset[i]
         return x, int(y)
+
+    def __getitems__(self, rows: Sequence[int]) -> list[tuple[Any, int]]:
+        """A batch, as PyTorch asks for it."""
+        if self._seed is None:
+            return [self[i] for i in rows]
+        with kept_state_of_cpu():
+            return [self._drawn(i) for i in rows]
+
+    def _drawn(self, i: int) -> tuple[Any, int]:
+        digest = hashlib.blake2b(f"{self._seed} {i}".encode(), digest_size=8).digest()
+        seed_cpu(int.from_bytes(digest, "little"))
+        return self[i]
 
 
 def _collated(items: Sequence[tuple[Any, int]], name: str) -> tuple[Tensor, Tensor]:

@@ -171,7 +171,7 @@ class LowRankLDA(ClosedForm):
         return _linear(weights, -(weights.T * means).sum(1) / 2, self._counts)
 
     def memory_bytes(self) -> dict[str, int]:
-        means = bytes_of_vectors(*self._means.shape, self._bits)
+        means = bytes_of_vectors(*self._means.shape, bits=self._bits)
         return {"means": means, "counts": self._counts.nbytes, "covariance": self._spread.nbytes}
 
     @staticmethod
@@ -222,7 +222,7 @@ class QuantisedReplay(ClosedForm):
         return _linear(weights.detach(), biases.detach(), self._counts)
 
     def memory_bytes(self) -> dict[str, int]:
-        return {"inputs": bytes_of_vectors(*self._x.shape, self._bits), "labels": len(self._y)}
+        return {"inputs": bytes_of_vectors(*self._x.shape, bits=self._bits), "labels": len(self._y)}
 
 
 class RandomRidge(ClosedForm):

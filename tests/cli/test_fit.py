@@ -154,6 +154,19 @@ def test_run_directory_holds_checkpoints_memory_and_the_resolved_configuration(l
     assert not [path for path in run.rglob(".*")]  # no temporary file
 
 
+def test_checkpoints_within_epochs_are_a_setting(here):
+    tiny = ["fit", "--config", "tiny.yaml", "--trainer.max_epochs", 1]
+    text = refused(*tiny, "--checkpoint.every_n_steps", 3, "--trainer.enable_checkpointing", "false")
+    assert "checkpoint.every_n_steps says when checkpoints are written, and trainer.enable_checkpointing is f" in text
+    assert "checkpoint.every_n_minutes is 0" in refused(*tiny, "--checkpoint.every_n_minutes", 0, status=1)
+    assert not Path("runs").exists()
+    status, _, err = call(*tiny, "--checkpoint.every_n_steps", 3)
+    assert status == 0, err
+    assert config_of(Path("runs/tiny-1/config.yaml").read_text())["checkpoint"]["every_n_steps"] == 3
+    status, out, err = call(*tiny, "--ckpt_path", "last")
+    assert status == 0 and "going on with checkpoint.every_n_steps None, which was 3" in out, err
+
+
 def test_evaluating_the_last_checkpoint_gives_the_accuracy_of_the_run(in_learned):
     results = json.loads((in_learned / "results.json").read_text())
     status, out, _ = call("test", "--config", "tiny.yaml", "--ckpt_path", "last")

@@ -55,6 +55,8 @@ def test_every_tab_shows_each_experience(tmp_path):
     drawn = shown.Scalars("by_experience/accuracy_of_the_new")
     assert [e.step for e in drawn] == [1, 2, 3]
     assert [e.value for e in drawn] == pytest.approx([matrix[i][i] for i in range(3)], abs=1e-7)
+    of_third = [shown.Scalars(f"{group}/experience_3") for group in ("accuracy", "accuracy_before_learning")]
+    assert [len(found) for found in of_third] == [1, 2], "what is not learned yet is not drawn as failure"
     assert "custom_scalars__config__" in tags["tensors"]
     results = json.loads((tmp_path / "results.json").read_text())
     assert shown.Scalars("final/average_accuracy")[-1].value == pytest.approx(results["average_accuracy"], abs=1e-7)

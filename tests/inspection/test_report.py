@@ -7,7 +7,7 @@ import pytest
 
 from bayesdual.cli import run
 from bayesdual.configuration import CommandLineError
-from bayesdual.inspection import RunReport, read_run
+from bayesdual.inspection import RunReport, drawn, figures_of, read_run, report
 from tests.inspection.test_callbacks import fit
 
 
@@ -26,9 +26,13 @@ def test_the_page_has_the_numbers_of_the_results_and_asks_no_other_host(finished
     page = (directory / "report/report.html").read_text()
     results = json.loads((directory / "results.json").read_text())
     for key in ("average_accuracy", "forgetting", "nll", "ece"):
-        assert f"<td>{results[key]:.4f}</td>" in page
-    assert not re.findall(r"(?:src|href)=\"(?!data:)", page) and "http" not in re.sub(r"base64,[^\"]*", "", page)
+        assert f'<td title="{results[key]!r}">{results[key]:.4f}</td>' in page
+    body = page.partition("<script")[0]
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", body) and "http:" not in re.sub(r"base64,[^\"]*", "", body)
+    assert "default-src 'none'; img-src data:" in page, "a browser asks no host for anything, whatever is in the page"
     assert "blobs &lt;1&gt;" in page and len(re.findall(r"<img alt=\"[^\"]+\"", page)) == 8
+    order = [page.index(f"<h2>{q}") for q in ("How well", "What was forgotten", "What is rem", "How sure", "What it")]
+    assert order == sorted(order)
     names = {path.name for path in (directory / "report").iterdir()}
     assert {"memory.png", "memory.svg", "posterior.png", "accuracy_lost.png", "bytes.svg"} < names
     assert "of its best on each experience, " in capsys.readouterr().out
@@ -38,13 +42,38 @@ def test_several_runs_stand_side_by_side_and_what_differs_is_marked(finished, tm
     directory, _ = finished
     other = tmp_path / "other"
     other.mkdir()
-    (other / "results.json").write_text((directory / "results.json").read_text())
+    results = json.loads((directory / "results.json").read_text())
+    (other / "results.json").write_text(json.dumps({**results, "nll": results["nll"] / 2}))
     (other / "config.yaml").write_text("model: {lr_end: 0.25}\ndata: {epochs: 2}\n")
     run(["inspect", str(directory), str(other), "--output", str(tmp_path / "both")])
     page = (tmp_path / "both/report.html").read_text()
-    assert re.findall(r"<td class=\"differs\">([^<]*)", page) == ["0.5", "0.25"] and "<th>lr_end</th>" in page
-    assert "<th>epochs</th>" not in page and "No example is kept." in page
+    assert re.findall(r"<td class=\"differs\"[^>]*>([^<]*)", page) == ["0.5", "0.25"] and ">lr_end</td>" in page
+    assert ">epochs</td>" not in page and "No example is kept." in page
+    nll = json.loads((directory / "results.json").read_text())["nll"]
+    assert f'<td class="best" title="{nll / 2!r}">{nll / 2:.4f}<br><small>{-nll / 2:+.4f}</small></td>' in page
     assert {"1-memory.png", "2-seconds.png"} < {path.name for path in (tmp_path / "both").iterdir()}
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_figures_are_looked_into_where_vega_is_installed_and_are_behind_the_charts(finished, live):
+    if live:
+        pytest.importorskip("vl_convert", reason="the extra inspect is not installed")
+    known = read_run(finished[0])
+    page = report([known], [drawn(figures_of(known))], live)
+    assert len(re.findall(r"<img alt=", page)) == 8
+    if not live:
+        assert "<script" not in page and "data-charts" not in page
+        return
+    held = json.loads(re.search(r'<script type="application/json" id="charts">(.*?)</script>', page)[1])
+    ids = " ".join(re.findall(r'<figure data-charts="([^"]*)"', page)).split()
+    assert ids == [*held] and len(ids) == page.count('<div class="chart" role="img" aria-label="')
+    assert "vegaEmbed" in page and page.count("</script>") == 2
+
+
+def test_a_page_without_vega_says_so(finished, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("bayesdual.cli.inspect.can_be_live", lambda: False)
+    run(["inspect", str(finished[0]), "--output", str(tmp_path)])
+    assert "note: its figures cannot be looked into: pip install 'bayesdual[inspect]'." in capsys.readouterr().out
 
 
 def test_a_run_that_goes_on_is_read_from_its_checkpoint(tmp_path):

@@ -65,9 +65,9 @@ def test_an_evaluation_has_a_row_for_each_experience_and_the_means():
     metric.update(p[:2], torch.tensor([0, 1]), 0)
     metric.update(p[2:], torch.tensor([0, 0]), 1)
     metric.update(torch.full((2, 2), 0.5), torch.tensor([7, 7]), 2)  # of another kind
-    rows = printed(evaluation_table(metric.compute(), "accuracy on test"))
+    rows = printed(evaluation_table(metric.compute(), "test"))
     assert rows == [
-        ["experience", "accuracy", "on", "test"],
+        ["experience", "accuracy", "on", "the", "test", "stream"],
         ["1", "0.5000"],
         ["2", "1.0000"],
         ["average", "0.7500"],

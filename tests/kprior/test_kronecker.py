@@ -40,6 +40,21 @@ def test_leading_eigenvectors(size):
     assert torch.allclose(matrix @ vectors, vectors * got, atol=1e-4)
 
 
+def test_eigenvalues_that_are_nan_in_float32_are_taken_in_float64(monkeypatch):
+    """MKL's of a finite matrix with rows of zeros were."""
+    whole = torch.linalg.eigh
+
+    def broken(matrix):
+        values, vectors = whole(matrix)
+        return (values * torch.nan, vectors * torch.nan) if matrix.dtype == torch.float32 else (values, vectors)
+
+    expected = whole(torch.diag(torch.arange(12.0)))
+    monkeypatch.setattr(torch.linalg, "eigh", broken)
+    values, vectors = leading_eigenvectors(torch.diag(torch.arange(12.0)), 5, torch.Generator())
+    assert values.dtype == torch.float32 and torch.equal(values, expected[0][-5:])
+    assert torch.equal(vectors.abs(), expected[1][:, -5:].abs())
+
+
 @pytest.mark.parametrize("cap", [1e9, 0.5])
 @pytest.mark.parametrize("bias", [True, False])
 def test_is_the_quadratic_form_of_the_capped_kronecker_product(cap, bias):

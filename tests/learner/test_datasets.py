@@ -108,7 +108,7 @@ X, Y = torch.randn(40, 16), [i % 6 for i in range(40)]
         (
             lambda: labelled([0.25 * i for i in range(20)]),
             None,
-            "experience 1 of .* are floats, .* see bayesdual.conformal",
+            "experience 1 of .* are floats, .* give algorithm.likelihood gaussian",
         ),
         (lambda: labelled(["a", "b"] * 10), None, "labels of experience 1 of the stream 'test' .* are text"),
         (lambda: labelled(list(torch.eye(20))), None, r"have shape \(N, 20\)"),

@@ -46,7 +46,10 @@ class OwnAverage(StochasticWeightAveraging):
         ({"callbacks": OwnAverage(0.1)}, "StochasticWeightAveraging of Lightning is not known to work"),
         ({"callbacks": EarlyStopping("nll")}, "EarlyStopping of Lightning is not known to work"),
         ({"callbacks": GradientAccumulationScheduler({0: 2})}, "GradientAccumulationScheduler of Lightning is not"),
-        ({"callbacks": ModelCheckpoint(every_n_train_steps=3)}, "written in the middle of an epoch"),
+        (
+            {"callbacks": ModelCheckpoint(every_n_train_steps=3)},
+            "give StreamCheckpoint every_n_steps or every_n_minutes",
+        ),
         ({"max_time": "00:01:00:00"}, "stop in the middle of an epoch"),
     ],
 )
@@ -109,10 +112,12 @@ class InTheMiddle(Callback):
         trainer.save_checkpoint(self.path)
 
 
-def test_a_checkpoint_of_the_middle_of_an_epoch_is_refused_by_fit_and_can_be_evaluated(tmp_path):
+def test_a_checkpoint_of_the_last_batch_of_an_epoch_is_refused_by_fit_and_can_be_evaluated(tmp_path):
     path = tmp_path / "some.ckpt"
     fit(learner(), max_epochs=1, callbacks=InTheMiddle(path), enable_checkpointing=False)
-    with pytest.raises(ValueError, match="in the middle of an epoch, which a stream cannot go on from: give one that"):
+    with pytest.raises(
+        ValueError, match="after the last batch of an epoch, which a stream cannot go on from: give one"
+    ):
         fit(learner(), ckpt_path=path, enable_checkpointing=False)
     trainer = Trainer(**QUIET)
     trainer.test(learner(), StreamDataModule(blobs()), ckpt_path=path, weights_only=True, verbose=False)

@@ -538,7 +538,48 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "bayesdual/learner/learner.py",
         "tests/learner/test_supported.py",
-        ("a checkpoint of the middle of an epoch is gone on from", "self._within_epoch = True", "pass"),
+        ("a checkpoint of the last batch of an epoch is gone on from", "self._within_epoch = True", "pass"),
+    ),
+    *mutants(
+        "bayesdual/learner/position.py",
+        "tests/learner/test_within_epochs.py::test_a_run_stopped_after_any_step_resumes_to_the_bit[tensors-mlp]",
+        (
+            "within epochs: the learning rate starts anew",
+            "(stream.batch + batch) / (stream.batch + trainer.num_training_batches)",
+            "batch / trainer.num_training_batches",
+        ),
+        ("within epochs: Lightning's count of steps is one behind", '"_batches_that_stepped"] += 1', '"nothing"] = 1'),
+        ("within epochs: the epoch counts twice", 'progress["ready"] = progress["started"] =', 'progress["ready"] ='),
+    ),
+    *mutants(
+        "bayesdual/learner/position.py",
+        "tests/learner/test_within_epochs.py::test_two_processes_resume_to_the_bit_each_with_its_own_generators",
+        ("within epochs: all processes draw as the first", "states[rank % len(states)]", "states[0]"),
+    ),
+    *mutants(
+        "bayesdual/learner/learner.py",
+        "tests/learner/test_within_epochs.py",
+        ("within epochs: the epoch begins again", 'stream.batch = state.get("batches") or 0', "stream.batch = 0"),
+        (
+            "within epochs: what is broken is saved",
+            "self._check_loss()  # else a checkpoint",
+            "pass  # else a checkpoint",
+        ),
+    ),
+    *mutants(
+        "bayesdual/learner/checkpoint.py",
+        "tests/learner/test_within_epochs.py::test_a_run_that_is_told_to_end_loses_no_step",
+        ("a run that is told to end loses the epoch", "trainer.received_sigterm or", "False or"),
+    ),
+    *mutants(
+        "bayesdual/stream/loaders.py",
+        "tests/learner/test_within_epochs.py::test_a_run_stopped_after_any_step_resumes_to_the_bit[workers-mlp]",
+        ("augmentation depends on who reads", 'seed_cpu(int.from_bytes(digest, "little"))', "pass"),
+    ),
+    *mutants(
+        "bayesdual/kprior/kronecker.py",
+        "tests/kprior/test_kronecker.py",
+        ("eigenvalues that are NaN are kept", "if not torch.isfinite(values).all():", "if False:"),
     ),
     *mutants(
         "bayesdual/stream/checks.py",
@@ -693,7 +734,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "learning rate falls within each epoch",
-            "(self.stream.epoch + batch_idx / self.trainer.num_training_batches) / self.stream.epochs",
+            "(self.stream.epoch + share_done(self.trainer, self.stream, batch_idx)) / self.stream.epochs",
             "batch_idx / self.trainer.num_training_batches",
         ),
     ),
@@ -837,7 +878,22 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "bayesdual/merging/ties.py",
         "tests/merging/test_merge.py::test_simple_methods_are_their_equations",
-        ("TIES: signs are not elected", "(kept.sign() == elected) & (kept != 0)", "kept != 0"),
+        ("TIES: signs are not elected", "(change.sign() == elected) & (change != 0)", "change != 0"),
+    ),
+    *mutants(
+        "bayesdual/merging/ties.py",
+        "tests/merging/test_ties.py",
+        ("TIES: digits of other numbers are counted, too", "== prefix]", ">= 0]"),
+        ("TIES: numbers below the digit are not taken off", "k -= int(below[digit - 1]) if digit else 0", "pass"),
+    ),
+    *mutants(
+        "bayesdual/merging/streaming.py",
+        "tests/merging/test_ties.py",
+        (
+            "TIES: each part is trimmed by itself",
+            "for part in _parts(entries, PART):",
+            "for part in _parts(min(entries, PART), PART):",
+        ),
     ),
     *mutants(
         "bayesdual/merging/regmean.py",
@@ -927,6 +983,32 @@ MUTANTS: tuple[Mutant, ...] = (
         ("Kronecker: positions add up in G", "@ delta.flatten(0, 1) / delta.shape[1]", "@ delta.flatten(0, 1)"),
         ("Kronecker: temperature left out", "torch.cat(logits) / temperature", "torch.cat(logits)"),
         ("Kronecker: examples count once", "met * weights[rows, None, None].to(met)", "met"),
+    ),
+    *mutants(
+        "bayesdual/inspection/charts.py",
+        "tests/inspection/test_charts.py",
+        (
+            "charts: cells transposed",
+            '"after": i + 1, "experience": j + 1, "acc',
+            '"after": j + 1, "experience": i + 1, "acc',
+        ),
+        ("charts: digits rounded away", '"lost": a} for j', '"lost": round(a, 9)} for j'),
+        ("charts: bars cut off", '{"domain": [0, top]}', '{"domain": [0.1, top]}'),
+    ),
+    *mutants(
+        "bayesdual/inspection/report.py",
+        "tests/inspection/test_report.py::test_several_runs_stand_side_by_side_and_what_differs_is_marked",
+        ("report: the worst is called the best", "max(known) if better == UP", "max(known) if better == DOWN"),
+        ("report: differences from the run itself", "_number(value - first", "_number(first - value"),
+    ),
+    *mutants(
+        "bayesdual/learner/history.py",
+        "tests/inspection/test_board.py::test_every_tab_shows_each_experience",
+        (
+            "history: unseen experiences among those learned",
+            "a in accuracy.items() if j < len(matrix)",
+            "a in accuracy.items()",
+        ),
     ),
     *mutants(
         "bayesdual/inspection/board.py",
@@ -1042,5 +1124,33 @@ MUTANTS: tuple[Mutant, ...] = (
             "(new := _origin(data)) == 0",
         ),
         ("linear networks replay noise", "self.spread if self._residual is None else 0.0", "self.spread"),
+        "bayesdual/likelihoods/one_output.py",
+        "tests/likelihoods",
+        ("likelihood: soft targets of the network as it is", "self.mean(old / temperature)", "self.mean(f)"),
+        ("likelihood: losses in their own unit", "return 4 * float(self.curvature(torch.zeros(1, 1)))", "return 1.0"),
+    ),
+    *mutants(
+        "bayesdual/likelihoods/gaussian.py",
+        "tests/likelihoods",
+        (
+            "likelihood: every experience gives the scale anew",
+            "if self._scale is None:\n            spread",
+            "if True:\n            spread",
+        ),
+        ("likelihood: the noise is that of the targets", "if not self._squares:", "if True:"),
+    ),
+    *mutants(
+        "bayesdual/learner/learner.py",
+        "tests/learner/test_numbers.py",
+        (
+            "likelihood: the noise is measured after the evaluation",
+            "self.algorithm.measure_noise(self, self.stream.train_data(), self.stream.experience, self.device)",
+            "pass",
+        ),
+    ),
+    *mutants(
+        "bayesdual/measures/continual.py",
+        "tests/learner/test_numbers.py",
+        ("likelihood: forgetting of an error is its fall", "[[-value for value in row] for row in matrix]", "matrix"),
     ),
 )

@@ -157,7 +157,10 @@ def with_cell(value):
         ({"y": Y[:-1]}, r"x has 60 examples and y has shape \(59,\)"),
         ({"y": np.eye(3)[np.arange(N) % 3]}, r"y has shape \(60, 3\)"),
         ({"y": [*Y[:-1], None]}, r"example 59 \(counted from 0\) of x has no label"),
-        ({"y": X[:, 0]}, "a number with a fraction: classes are whole numbers or names; for regression"),
+        (
+            {"y": X[:, 0]},
+            "a number with a fraction: classes are whole numbers or names; for numbers, give targets numbers",
+        ),
         ({"y": np.array([*"ab" * 29, 1, "1"], dtype=object)}, "of different kinds that are both written 1"),
         ({"y": ["a"] * N}, "x has one class, 'a'"),
         ({"y": [*Y[:-1], "one"]}, r"class 'one' of x has one example, example 59"),

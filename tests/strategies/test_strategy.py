@@ -593,7 +593,7 @@ def test_data_that_cannot_be_learned_are_refused_where_it_is_seen(host):
     broken = x.clone()
     broken[3, 2] = torch.nan
     for stream, sentence in (
-        (parts_of(x, (y / 2).tolist()), "are floats, .*see bayesdual.conformal"),
+        (parts_of(x, (y / 2).tolist()), "are floats, .*give algorithm.likelihood gaussian"),
         (parts_of(broken, y.tolist()), "of a batch of experience 0 of the stream has the input nan"),
         (parts_of(x, (y + 3).tolist()), "experience 1 of the stream has the label 12, but the model tells .* 0 to 9"),
     ):

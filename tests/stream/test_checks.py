@@ -26,7 +26,10 @@ def test_whole_numbers_are_classes_however_they_come(labels):
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
-        ([3.72, 1.0], r"the labels of it are floats, such as 3\.72: .* for regression, see bayesdual.conformal"),
+        (
+            [3.72, 1.0],
+            r"the labels of it are floats, such as 3\.72: .* for numbers, give algorithm.likelihood gaussian",
+        ),
         (torch.tensor([3.0, 1.0]), "are floats, such as 3: classes are whole numbers"),
         (["cat", "dog"], "are text, such as 'cat': number the classes"),
         (np.array(["cat", "dog"]), "are text, such as 'cat': number the classes"),

@@ -1,0 +1,223 @@
+"""Charts of a run that can be looked into: the numbers of the figures as Vega-Lite, which the reader's browser draws.
+
+Each is a specification of plain values. What is pointed at is shown to the last digit; with the shift key held, the
+wheel zooms and the pointer moves what is drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bayesdual import measures
+from bayesdual.inspection.figures import GROUP_COLORS, LOST_COLOR, WITH_NAMES, WITH_NUMBERS
+from bayesdual.inspection.verdict import lost
+
+Chart = dict[str, Any]
+"""A Vega-Lite specification."""
+Charts = dict[str, list[Chart]]
+"""By the name of the figure that shows the same."""
+
+MEAN = "mean of those seen"
+SHARE = {"domain": [0, 1.03]}  # with room for the points at 1
+HIGH = 36  # pixels of a row of the heat map
+CONFIG = {
+    "font": "system-ui, sans-serif",
+    "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "grid": False},
+    "legend": {"labelFontSize": 12, "title": None, "orient": "top", "columns": 3, "symbolOpacity": 1},
+    "view": {"stroke": None},
+}
+ZOOM = {
+    "name": "view",
+    "bind": "scales",
+    "select": {
+        "type": "interval",
+        "zoom": "wheel![event.shiftKey]",
+        "translate": "[pointerdown[event.shiftKey], window:pointerup] > window:pointermove!",
+    },
+}
+
+
+def charts_of(results: Mapping[str, Any]) -> Charts:
+    """Charts of the results of a run, where there is something to look into; scores of numbers have figures only."""
+    found: Charts = {}
+    if "accuracy_matrix" in results:
+        matrix = results["accuracy_matrix"]
+        found = {
+            "accuracy_matrix": [matrix_chart(matrix)],
+            "accuracy_over_time": [progress_chart(matrix)],
+            "accuracy_lost": [losses_chart(matrix)],
+        }
+    if "ece" in results and (over_stream := results.get("over_stream")):
+        named = {"nll": "NLL, nats (log)", "ece": "ECE", "entropy": "entropy, nats"}
+        found["certainty"] = [certainty_chart(over_stream, key, name) for key, name in named.items()]
+    if parts := results.get("memory_bytes"):
+        found["bytes"] = [parts_chart(parts, "bytes")]
+    return found
+
+
+def matrix_chart(matrix: measures.Matrix) -> Chart:
+    """The accuracy matrix as a heat map; what was not learned yet is left empty."""
+    n, learned = len(matrix[0]), len(matrix)
+    cells = [
+        {"after": i + 1, "experience": j + 1, "accuracy": matrix[i][j]}
+        for i in range(learned)
+        for j in range(i + 1)
+        if not math.isnan(matrix[i][j])
+    ]
+    few = n <= WITH_NUMBERS
+    axis = {"labelAngle": 0} if few else {"labelAngle": 0, "values": list(range(10, n + 1, 10))}
+    place = {
+        "x": _field("experience", "ordinal", title="accuracy on experience", axis=axis),
+        "y": _field("after", "ordinal", title="after experience", axis=axis),
+        "tooltip": _exactly("after", "experience", "accuracy"),
+    }
+    color = _field("accuracy", scale={"scheme": "viridis", "domain": [0, 1]}, legend=None if few else {})
+    layers: list[Chart] = [{"mark": "rect", "encoding": {"color": color}}]
+    if few:
+        ink = {"condition": {"test": "datum.accuracy < 0.6", "value": "white"}, "value": "black"}
+        text = _field("accuracy", format=".2f")
+        layers.append({"mark": {"type": "text", "fontSize": 12}, "encoding": {"text": text, "color": ink}})
+    return _chart(cells, place, layers, 60 + HIGH * min(learned, 10))
+
+
+def progress_chart(matrix: measures.Matrix) -> Chart:
+    """How the accuracy of each experience goes on once it is learned, and the mean over those seen."""
+    learned = len(matrix)
+    points = [
+        {"after": i + 1, "accuracy": matrix[i][j], "of": f"experience {j + 1}"}
+        for j in range(learned)
+        for i in range(j, learned)
+        if not math.isnan(matrix[i][j])
+    ]
+    means = [{"after": i + 1, "accuracy": a, "of": MEAN} for i, a in enumerate(seen_means(matrix))]
+    place = {
+        "x": _after(learned),
+        "y": _field("accuracy", scale=SHARE),
+        "tooltip": _exactly("of", "after", "accuracy"),
+    }
+    few = learned <= WITH_NAMES
+    of = _field(
+        "of", "nominal", sort=None, scale={"scheme": "viridis"}, legend={"symbolType": "stroke", "symbolStrokeWidth": 3}
+    )
+    look = {"color": of} if few else {"detail": {"field": "of"}, "color": {"value": "#999999"}}
+    line = {"type": "line", "opacity": 0.7 if few else 0.3, "point": {"size": 40, "opacity": 1} if few else False}
+    bold = {"type": "line", "color": "black", "strokeWidth": 3, "point": {"color": "black"}}
+    label = {"type": "text", "align": "right", "dy": 18, "fontSize": 12, "text": MEAN}
+    layers: list[Chart] = [
+        {"mark": line, "encoding": look, "params": [ZOOM]},
+        {"data": {"values": means}, "mark": bold},
+        {"data": {"values": means[-1:]}, "mark": label},
+    ]
+    return _chart(points, place, layers, 280)
+
+
+def losses_chart(matrix: measures.Matrix) -> Chart:
+    """How much accuracy on each experience is gone since it was best."""
+    bars = [{"experience": j + 1, "lost": a} for j, a in enumerate(lost(matrix)) if not math.isnan(a)]
+    top = max([0.1, *(1.15 * bar["lost"] for bar in bars)])
+    place = {
+        "x": _field("experience", "ordinal", axis={"labelAngle": 0, "labelOverlap": True}),
+        "y": _field("lost", title="accuracy lost", scale={"domain": [0, top]}),
+        "tooltip": _exactly("experience", "lost"),
+    }
+    layers: list[Chart] = [{"mark": {"type": "bar", "color": LOST_COLOR}}]
+    if len(bars) <= WITH_NUMBERS:
+        text = _field("lost", format=".3f")
+        layers.append({"mark": {"type": "text", "dy": -8, "fontSize": 12}, "encoding": {"text": text}})
+    return _chart(bars, place, layers, 200)
+
+
+def certainty_chart(over_stream: Sequence[Mapping[str, Any]], key: str, name: str) -> Chart:
+    """A measure of old, new and unseen experiences after each.
+
+    Args:
+        over_stream: What :class:`bayesdual.learner.History` has of each evaluation.
+        key: The measure's key there; the NLL has a logarithmic scale.
+        name: Its name.
+    """
+    points = [
+        {"after": row["after"], "of": group, key: row[group][key]}
+        for row in over_stream
+        for group in GROUP_COLORS
+        if group in row and (key != "nll" or row[group][key] > 0)
+    ]
+    highest = max((point[key] for point in points), default=1.0)
+    place = {
+        "x": _after(len(over_stream)),
+        "y": _field(key, title=name, scale={"type": "log"} if key == "nll" else {"domain": [0, 1.05 * highest]}),
+        "color": _field("of", "nominal", scale={"domain": [*GROUP_COLORS], "range": [*GROUP_COLORS.values()]}),
+        "tooltip": _exactly("of", "after", key),
+    }
+    return _chart(points, place, [{"mark": {"type": "line", "point": True}, "params": [ZOOM]}], 150)
+
+
+def parts_chart(parts: Mapping[str, float], unit: str) -> Chart:
+    """What a whole is made of, the largest part first."""
+    bars = [{"part": name, unit: value} for name, value in sorted(parts.items(), key=lambda item: -item[1])]
+    place = {
+        "x": _field(unit, scale={"domain": [0, 1.3 * max(parts.values())]}, axis={"tickCount": 4, "format": "~s"}),
+        "y": _field("part", "nominal", sort=None, title=None),
+        "tooltip": _exactly("part", unit),
+    }
+    text = {"type": "text", "align": "left", "dx": 4, "fontSize": 12}
+    layers: list[Chart] = [
+        {"mark": {"type": "bar", "color": "#5b6770"}},
+        {"mark": text, "encoding": {"text": _field(unit, format=",")}},
+    ]
+    return _chart(bars, place, layers, 60 + 24 * len(bars))
+
+
+def compared_chart(matrices: Mapping[str, measures.Matrix]) -> Chart:
+    """The mean accuracy of the experiences seen, after each, of several runs."""
+    points = [
+        {"run": name, "after": i + 1, "accuracy": a}
+        for name, matrix in matrices.items()
+        for i, a in enumerate(seen_means(matrix))
+    ]
+    place = {
+        "x": _after(max(map(len, matrices.values()))),
+        "y": _field("accuracy", title=f"accuracy, {MEAN}", scale=SHARE),
+        "color": _field("run", "nominal", sort=None, scale={"scheme": "viridis"}, legend={"columns": 1}),
+        "tooltip": _exactly("run", "after", "accuracy"),
+    }
+    return _chart(points, place, [{"mark": {"type": "line", "point": True}, "params": [ZOOM]}], 260)
+
+
+def seen_means(matrix: measures.Matrix) -> list[float]:
+    """The mean accuracy of the experiences seen, after each."""
+    return [measures.average_seen_accuracy(matrix[: i + 1]) for i in range(len(matrix))]
+
+
+def _chart(points: Sequence[Mapping[str, Any]], place: Chart, layers: Sequence[Chart], height: int) -> Chart:
+    """As wide as there is room."""
+    return {
+        "data": {"values": list(points)},
+        "width": "container",
+        "height": height,
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        "encoding": place,
+        "layer": list(layers),
+        "config": CONFIG,
+    }
+
+
+def _field(field: str, kind: str = "quantitative", **rest: Any) -> Chart:
+    return {"field": field, "type": kind, **rest}
+
+
+def _after(learned: int) -> Chart:
+    ticks = {"values": list(range(1, learned + 1))} if learned <= WITH_NUMBERS else {}
+    room = 0.03 * max(1, learned - 1)  # for the first and the last point
+    return _field(
+        "after",
+        title="after experience",
+        scale={"domain": [1 - room, learned + room], "nice": False},
+        axis={"format": "d", **ticks},
+    )
+
+
+def _exactly(*fields: str) -> list[Chart]:
+    """What is shown of what is pointed at: as names are, so that no digit is rounded away."""
+    return [_field(field, "nominal") for field in fields]
