@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -65,8 +66,9 @@ def decode_vectors(code: bytes) -> Tensor:
     return _levels(q.view(n, d) - 2 ** (bits - 1), scale)
 
 
-def bytes_of_vectors(n: int, d: int, bits: int = BITS) -> int:
-    """Bytes of so many vectors of so many numbers."""
+def bytes_of_vectors(shape: Sequence[int], bits: int = BITS) -> int:
+    """Bytes of vectors of a shape (N, D)."""
+    n, d = shape
     return _HEADER.size + 2 * n + -(-n * d * bits // 8)
 
 

@@ -41,7 +41,7 @@ class LowRankSpread:
     def nbytes(self) -> int:
         """Bytes that are kept."""
         directions, rest = self.parts()
-        return 2 * rest.numel() + (bytes_of_vectors(*directions.shape, bits=self.bits) if len(directions) else 0)
+        return 2 * rest.numel() + (bytes_of_vectors(directions.shape, self.bits) if len(directions) else 0)
 
     def add(self, deviations: Tensor, generator: torch.Generator | None = None) -> None:
         """Takes in what was lost when vectors were made, merged or coded.

@@ -153,10 +153,10 @@ class Memory:
         if self.max_bytes is None:
             return
         if self._exemplars is None and are_features(x):
-            self.spread = LowRankSpread(min(RANK, int(SHARE * self.max_bytes / bytes_of_vectors(1, x.shape[1]))))
+            self.spread = LowRankSpread(min(RANK, int(SHARE * self.max_bytes / bytes_of_vectors((1, x.shape[1])))))
         packed, n = (pack(_plain(x, y), {}), len(y)) if self._exemplars is None else (self._packed, len(self))
         rank = self.spread.rank if isinstance(self.spread, LowRankSpread) else 0
-        beside = 2 * x[0].numel() + len(packed["counts"]) + (bytes_of_vectors(rank, x[0].numel()) if rank else 0)
+        beside = 2 * x[0].numel() + len(packed["counts"]) + (bytes_of_vectors((rank, x[0].numel())) if rank else 0)
         each = (len(packed["inputs"]) + len(packed["weights"]) + len(packed["labels"])) / n
         self.budget = int(max(0.0, self.max_bytes - beside) / each)
         self._refuse_too_few(classes, each + beside / classes)

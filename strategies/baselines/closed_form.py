@@ -171,14 +171,14 @@ class LowRankLDA(ClosedForm):
         return _linear(weights, -(weights.T * means).sum(1) / 2, self._counts)
 
     def memory_bytes(self) -> dict[str, int]:
-        means = bytes_of_vectors(*self._means.shape, bits=self._bits)
+        means = bytes_of_vectors(self._means.shape, self._bits)
         return {"means": means, "counts": self._counts.nbytes, "covariance": self._spread.nbytes}
 
     @staticmethod
     def rank_within(memory_bytes: int, n_inputs: int, n_classes: int, bits: int = 4) -> int:
         """The largest rank within bytes; less than 0 where there is no room for the means."""
-        beside = bytes_of_vectors(n_classes, n_inputs, bits) + FLOAT * n_classes + 2 * n_inputs
-        header, each = bytes_of_vectors(0, n_inputs, bits), bytes_of_vectors(1, n_inputs, bits)
+        beside = bytes_of_vectors((n_classes, n_inputs), bits) + FLOAT * n_classes + 2 * n_inputs
+        header, each = bytes_of_vectors((0, n_inputs), bits), bytes_of_vectors((1, n_inputs), bits)
         return min(n_inputs, (memory_bytes - beside - header) // (each - header))
 
 
@@ -189,7 +189,7 @@ class QuantisedReplay(ClosedForm):
         self, n_inputs: int, n_classes: int, seed: int, memory_bytes: int, bits: int = 2, ridge_lambda: float = 1e-2
     ) -> None:
         self._kept = int(
-            memory_bytes // (bytes_of_vectors(1, n_inputs, bits) - bytes_of_vectors(0, n_inputs, bits) + 1)
+            memory_bytes // (bytes_of_vectors((1, n_inputs), bits) - bytes_of_vectors((0, n_inputs), bits) + 1)
         )
         self._x, self._y = torch.zeros(0, n_inputs), torch.zeros(0, dtype=torch.int64)
         self._counts = torch.zeros(n_classes)
@@ -222,7 +222,7 @@ class QuantisedReplay(ClosedForm):
         return _linear(weights.detach(), biases.detach(), self._counts)
 
     def memory_bytes(self) -> dict[str, int]:
-        return {"inputs": bytes_of_vectors(*self._x.shape, bits=self._bits), "labels": len(self._y)}
+        return {"inputs": bytes_of_vectors(self._x.shape, self._bits), "labels": len(self._y)}
 
 
 class RandomRidge(ClosedForm):

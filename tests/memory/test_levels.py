@@ -15,7 +15,7 @@ def test_more_bits_lose_less_and_what_is_coded_again_loses_nothing(bits, error):
     x = vectors()
     code = encode_vectors(x, bits)
     back = decode_vectors(code)
-    assert len(code) == bytes_of_vectors(40, 67, bits) < 40 * (67 * bits / 8 + 3) + 14
+    assert len(code) == bytes_of_vectors((40, 67), bits) < 40 * (67 * bits / 8 + 3) + 14
     relative = (back - x).square().sum(1) / x.square().sum(1)
     assert 0 < relative.max() < 1.5 * error and relative.mean() < error
     assert torch.equal(decode_vectors(encode_vectors(back, bits)), back)

@@ -71,7 +71,7 @@ def test_it_comes_back_from_its_state_and_says_its_bytes(tmp_path):
     torch.save(spread.state_dict(), tmp_path / "spread")
     again.load_state_dict(torch.load(tmp_path / "spread", weights_only=True))
     assert torch.equal(dense(again), dense(spread)) and again.rank == 5
-    assert spread.nbytes == bytes_of_vectors(5, D) + 2 * D
+    assert spread.nbytes == bytes_of_vectors((5, D)) + 2 * D
     empty = LowRankSpread(3)
     assert not empty and torch.equal(empty.around(torch.ones(2, D), 9, 1.0, generator()), torch.ones(2, D))
     again.load_state_dict(empty.state_dict())
