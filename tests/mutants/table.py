@@ -1168,6 +1168,46 @@ MUTANTS: tuple[Mutant, ...] = (
         ("equal: the past is drawn by example", "weights * of_class.cpu()[y]", "weights"),
     ),
     *mutants(
+        "bayesdual/kprior/residual.py",
+        "tests/kprior/test_residual.py",
+        ("residual: the bound is twice as wide", "logits + 0.5 * (variances", "logits + 1.0 * (variances"),
+        ("residual: half is missing", "return 0.5 * (self._spread", "return (self._spread"),
+        (
+            "residual: not anchored",
+            "corner(head.weight, self._origin.shape) - self._origin.to(head.weight)",
+            "head.weight",
+        ),
+        ("residual: curvature of sure vectors only", "q * share[:, None]).T @ q", "q * share[:, None]).T @ q * 0.5"),
+    ),
+    *mutants(
+        "bayesdual/memory/low_rank_spread.py",
+        "tests/memory/test_low_rank_spread.py",
+        ("low-rank spread: what was lost before is forgotten", "rest = rest + (rows", "rest = (rows"),
+        ("low-rank spread: the smallest directions", "vectors[:, d - rank :].T", "vectors[:, :rank].T"),
+    ),
+    *mutants(
+        "bayesdual/memory/levels.py",
+        "tests/memory/test_levels.py",
+        ("levels: not in the middle of a step", "return (q + 0.5) * scale", "return q * scale"),
+        ("levels: damage is not looked for", "or zlib.crc32(body) != checksum", ""),
+    ),
+    *mutants(
+        "scenarios/features.py",
+        "tests/scenarios/test_features.py",
+        ("features: of a network in train mode", "with evaluating(network):", "if network.train():"),
+        ("features: a backbone's attributes do not count", "if not key.startswith", "if False and not key.startswith"),
+    ),
+    *mutants(
+        "bayesdual/algorithm.py",
+        "tests/kprior/test_residual.py",
+        (
+            "features of another backbone are taken",
+            "(new := _origin(data)) != self._origin",
+            "(new := _origin(data)) == 0",
+        ),
+        ("linear networks replay noise", "self.spread if self._residual is None else 0.0", "self.spread"),
+    ),
+    *mutants(
         "bayesdual/likelihoods/one_output.py",
         "tests/likelihoods",
         ("likelihood: soft targets of the network as it is", "self.mean(old / temperature)", "self.mean(f)"),
