@@ -24,7 +24,7 @@ from bayesdual.inspection.board import StreamBoard, shown_learner
 from bayesdual.inspection.figures import save
 from bayesdual.inspection.tables import accuracy_tables, cell, summary
 from bayesdual.inspection.verdict import verdict
-from bayesdual.learner import Learner
+from bayesdual.learner import Learner, sentence_of_drift
 from bayesdual.models import WritesFiles
 from bayesdual.posterior import UNMARKED
 
@@ -91,6 +91,17 @@ class RunReport(Callback):
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
         self.console = Console(file=sys.stdout, highlight=False)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Tells of a drift, unless new classes are what the experience is there for."""
+        learner = shown_learner(pl_module)
+        stream, told = learner.stream, learner.history.drift
+        if batch_idx or stream.epoch or not trainer.is_global_zero or not told:
+            return
+        classes = stream.describe()["classes"]
+        new = set(classes[stream.experience]).difference(*classes[: stream.experience])
+        if told[-1]["experience"] == stream.experience + 1 and told[-1]["drifts"] and not new:
+            (trainer.progress_bar_callback or self.console).print(f"note: {sentence_of_drift(told[-1])}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         learner = shown_learner(pl_module)

@@ -272,6 +272,10 @@ class StreamDataModule(LightningDataModule):
             self._ood = unfamiliar_data(_made(self._ood_given, "data.ood"), self.evaluation_data("test"))
         return self._ood
 
+    def evaluated_before(self) -> TensorData | DatasetData | None:
+        """What the experience before the current one is evaluated on; None of the first, or where that is gone."""
+        return self._evaluations(self.evaluate_on).get(self.experience - 1)
+
     # -- what Lightning calls
 
     def train_dataloader(self) -> TensorLoader | DatasetLoader:

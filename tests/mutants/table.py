@@ -1101,6 +1101,17 @@ MUTANTS: tuple[Mutant, ...] = (
         ("equal: the past is drawn by example", "weights * of_class.cpu()[y]", "weights"),
     ),
     *mutants(
+        "bayesdual/measures/two_samples.py",
+        "tests/measures/test_two_samples.py",
+        ("drift: the diagonal counts", "- n) / (n * (n - 1))", ") / (n * (n - 1))"),
+        ("drift: no permutation of the sample", "torch.randperm(n + m, generator=generator)[:n]] = 1", ":n] = 1"),
+    ),
+    *mutants(
+        "bayesdual/learner/drift.py",
+        "tests/learner/test_drift.py",
+        ("drift: compared with itself", "for data in (before, now))", "for data in (now, now))"),
+    ),
+    *mutants(
         "bayesdual/likelihoods/one_output.py",
         "tests/likelihoods",
         ("likelihood: soft targets of the network as it is", "self.mean(old / temperature)", "self.mean(f)"),
