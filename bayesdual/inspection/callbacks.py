@@ -20,8 +20,12 @@ from bayesdual.inspection.board import StreamBoard, shown_learner
 from bayesdual.inspection.standing import Standing, leave, save_map, save_pictures
 from bayesdual.inspection.tables import accuracy_tables, cell, summary
 from bayesdual.inspection.verdict import verdict
+<<<<<<< HEAD
+from bayesdual.learner import Learner, sentence_of_drift
+=======
 from bayesdual.learner import Learner
 from bayesdual.memory import MemoryMap
+>>>>>>> main
 from bayesdual.models import WritesFiles
 from bayesdual.posterior import UNMARKED
 
@@ -91,6 +95,17 @@ class RunReport(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:  # the memory holds what was learned only now
             self._save_map(shown_learner(pl_module))
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Tells of a drift, unless new classes are what the experience is there for."""
+        learner = shown_learner(pl_module)
+        stream, told = learner.stream, learner.history.drift
+        if batch_idx or stream.epoch or not trainer.is_global_zero or not told:
+            return
+        classes = stream.describe()["classes"]
+        new = set(classes[stream.experience]).difference(*classes[: stream.experience])
+        if told[-1]["experience"] == stream.experience + 1 and told[-1]["drifts"] and not new:
+            (trainer.progress_bar_callback or self.console).print(f"note: {sentence_of_drift(told[-1])}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         learner = shown_learner(pl_module)

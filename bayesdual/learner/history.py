@@ -28,6 +28,7 @@ class History:
         ece: Expected calibration error there, between 0 and 1; NaN where there are no classes.
         measures: All measures there, and ``told_apart``: how well unseen experiences and data of another kind are told
             from those learned.
+        drift: What told each experience but the first from the one before, before it was learned (see ``drift.py``).
         over_stream: The measures after each experience, of ``old``, ``new`` and ``unseen`` ones, and ``told_apart``.
         seconds: Wall time by activity: ``total``, ``evaluation`` and ``memory``.
     """
@@ -40,6 +41,7 @@ class History:
         self.ece = float("nan")
         self.measures: dict[str, Any] = {}
         self.over_stream: list[dict[str, Any]] = []
+        self.drift: list[dict[str, Any]] = []
         self.seconds = {"total": 0.0, "evaluation": 0.0, "memory": 0.0}
         self._started: dict[str, float] = {}
 
@@ -111,6 +113,7 @@ class History:
             **self._ece(),
             **self.measures,
             "over_stream": self.over_stream,
+            "drift": self.drift,
             **{f"seconds_{name}": value for name, value in self.seconds.items()},
             "seconds_training": training,
         }
@@ -125,6 +128,7 @@ class History:
             "ece": self.ece,
             "measures": self.measures,
             "over_stream": self.over_stream,
+            "drift": self.drift,
             "seconds": {name: value + running.get(name, 0.0) for name, value in self.seconds.items()},
         }
 

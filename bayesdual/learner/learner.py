@@ -21,6 +21,7 @@ from bayesdual import measures
 from bayesdual.algorithm import BayesDual
 from bayesdual.ivon import IVONByRule, IVONCallback
 from bayesdual.learner.datamodule import StreamDataModule
+from bayesdual.learner.drift import drift
 from bayesdual.learner.growth import (
     carry_over,
     check_tasks,
@@ -276,6 +277,19 @@ class Learner(LightningModule):
             self.stream.batches_of_a_step,
         )
         self._ivons = None
+        if self.stream.epoch == 0:
+            with self.history.timing("evaluation"):
+                self._look_for_drift()
+
+    def _look_for_drift(self) -> None:
+        """Compares an experience that is about to be learned with the one before."""
+        stream, before = self.stream, self.stream.evaluated_before()
+        now = stream.train_data()
+        if before is None or min(len(before), len(now)) < 2:
+            return
+        found = drift(self.network, self, self.likelihood, before, now, stream.experience, self.device)
+        self.history.drift.append(found)
+        self._log({f"drift/{key}": value for key, value in found.items() if key != "experience"})
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         done = (self.stream.epoch + share_done(self.trainer, self.stream, batch_idx)) / self.stream.epochs

@@ -25,6 +25,7 @@ from bayesdual.measures.continual import (
 )
 from bayesdual.measures.entropy import Entropy, split_entropy
 from bayesdual.measures.out_of_distribution import ood_auroc, ood_fpr
+from bayesdual.measures.two_samples import TwoSamples, mmd_test
 
 __all__ = [
     "ACCURACY",
@@ -41,6 +42,7 @@ __all__ = [
     "SCORES",
     "Score",
     "StreamMetric",
+    "TwoSamples",
     "adaptive_ece",
     "answers_of",
     "aurc",
@@ -53,6 +55,7 @@ __all__ = [
     "forgetting",
     "forward_transfer",
     "measured",
+    "mmd_test",
     "ood_auroc",
     "ood_fpr",
     "reliability",

@@ -1168,6 +1168,15 @@ MUTANTS: tuple[Mutant, ...] = (
         ("equal: the past is drawn by example", "weights * of_class.cpu()[y]", "weights"),
     ),
     *mutants(
+        "bayesdual/measures/two_samples.py",
+        "tests/measures/test_two_samples.py",
+        ("drift: the diagonal counts", "- n) / (n * (n - 1))", ") / (n * (n - 1))"),
+        ("drift: no permutation of the sample", "torch.randperm(n + m, generator=generator)[:n]] = 1", ":n] = 1"),
+    ),
+    *mutants(
+        "bayesdual/learner/drift.py",
+        "tests/learner/test_drift.py",
+        ("drift: compared with itself", "for data in (before, now))", "for data in (now, now))"),
         "bayesdual/kprior/residual.py",
         "tests/kprior/test_residual.py",
         ("residual: the bound is twice as wide", "logits + 0.5 * (variances", "logits + 1.0 * (variances"),
