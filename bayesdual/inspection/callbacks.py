@@ -20,12 +20,8 @@ from bayesdual.inspection.board import StreamBoard, shown_learner
 from bayesdual.inspection.standing import Standing, leave, save_map, save_pictures
 from bayesdual.inspection.tables import accuracy_tables, cell, summary
 from bayesdual.inspection.verdict import verdict
-<<<<<<< HEAD
 from bayesdual.learner import Learner, sentence_of_drift
-=======
-from bayesdual.learner import Learner
 from bayesdual.memory import MemoryMap
->>>>>>> main
 from bayesdual.models import WritesFiles
 from bayesdual.posterior import UNMARKED
 

@@ -281,11 +281,10 @@ class StreamDataModule(LightningDataModule):
             self._ood = unfamiliar_data(_made(self._ood_given, "data.ood"), self.evaluation_data("test"))
         return self._ood
 
-<<<<<<< HEAD
     def evaluated_before(self) -> TensorData | DatasetData | None:
         """What the experience before the current one is evaluated on; None of the first, or where that is gone."""
         return self._evaluations(self.evaluate_on).get(self.experience - 1)
-=======
+
     # -- several processes
 
     @property
@@ -306,7 +305,6 @@ class StreamDataModule(LightningDataModule):
     def _rank_of(self) -> tuple[int, int]:
         """Which process this is, of how many."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
->>>>>>> main
 
     # -- what Lightning calls
 
