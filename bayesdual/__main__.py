@@ -52,9 +52,9 @@ def stopped(argv: list[str], status: int) -> int:
     """Says how a command that was stopped goes on, and returns the exit status."""
     advice = ""
     if "fit" in argv:
-        advice = "; --ckpt_path last goes on after the last finished epoch"
+        advice = "; --ckpt_path last goes on from the last checkpoint"
     elif argv[:1] == ["learn"]:
-        advice = "; the same command goes on after the last finished epoch"
+        advice = "; the same command goes on from the last checkpoint"
     elif argv[:1] == ["compare"]:
         advice = "; the same command goes on from the runs that are finished"
     print(f"bayesdual: stopped{advice}.", file=sys.stderr)

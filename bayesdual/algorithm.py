@@ -33,6 +33,7 @@ from bayesdual.kprior import (
     KroneckerPrior,
     NaturalPrior,
     Preconditions,
+    Residual,
     TakesLikelihood,
     WeightPrior,
     function_space_loss,
@@ -42,11 +43,14 @@ from bayesdual.memory import (
     Condensation,
     Condenser,
     Exemplars,
+    LowRankSpread,
     Memory,
+    MemoryMap,
     Selection,
     can_be_averaged,
     candidate_rows,
     dual_coverage,
+    map_memory,
     memory_vectors,
     new_exemplars,
     stand_ins,
@@ -68,9 +72,11 @@ class BayesDual:
         memory_size: Greatest number of exemplars kept; 0 turns replay off. None: 200, or what ``memory_bytes`` holds.
         memory_bytes: Greatest number of bytes of all that is carried to the next experience beside the network and its
             optimizer: exemplars are coded, as many as fit, and the prior of the weights is measured on them instead of
-            being carried (see ``bayesdual.memory``). None: no such bound.
-        replay_batch_size: Exemplars replayed in each step (on each device); a memory that is smaller is replayed
-            several times over in one batch.
+            being carried (see ``bayesdual.memory``). Of a linear network on vectors of many numbers, as on features of
+            a frozen backbone, ``bayesdual.kprior.Residual`` is in the place of noise and of the default prior. None:
+            no such bound.
+        replay_batch_size: Exemplars replayed in each step, by all processes together, who replay as many each; a memory
+            that is smaller is replayed several times over in one batch.
         label_share: Share a of the labels in replay, between 0 and 1; the rest is the soft labels'.
         temperature: T of the soft labels; None: the likelihood's, 3 for classes and 1 for counts.
         weight_prior: What holds the weights where the past needs them: "kronecker" is a ``KroneckerPrior`` of this
@@ -92,6 +98,7 @@ class BayesDual:
     Attributes:
         posterior: Of the weights given all data seen, as they were when the last experience ended; without a memory
             the optimizer's, None if it has none either.
+        memory_map: Where the examples of the experience that ended last stand; None where none was scored.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -159,16 +166,20 @@ class BayesDual:
         if isinstance(self.weight_prior, TakesLikelihood):
             self.weight_prior.likelihood = self.likelihood
         self._fresh_prior = deepcopy(self.weight_prior)
+        self._residual: Residual | None = None  # in place of noise, where the network is linear
+        self._prior_by_residual = weight_prior == "kronecker"  # and of the prior, unless another is wanted, or none
         self.selection = selection
         self.condensation = condensation
         self.spread = spread
         self.candidates = candidates
         self.posterior: Posterior | None = None
+        self.memory_map: MemoryMap | None = None
         self._generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
         self.equal = equal
         self._examples = 0  # of the experience under way
         self._class_weights: Tensor | None = None  # g, by class, where classes are equal
-        self._rank, self._ranks = 0, 1
+        self._origin = ""  # of what is in memory, where it is features
+        self._rank, self._ranks, self._batches = 0, 1, 1
 
     def check_budget(self, data: ExperienceData, classes: int) -> None:
         """Refuses a budget that will not hold an exemplar of each class, before anything is learned.
@@ -194,7 +205,12 @@ class BayesDual:
             )
 
     def begin_experience(
-        self, data: ExperienceData, device: torch.device | str = "cpu", rank: int = 0, ranks: int = 1
+        self,
+        data: ExperienceData,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        ranks: int = 1,
+        batches: int = 1,
     ) -> None:
         """Gets ready to learn an experience.
 
@@ -203,18 +219,35 @@ class BayesDual:
             device: Where the model is.
             rank: Which process this is.
             ranks: Number of processes; each replays its own part of a common draw.
+            batches: How many times ``replay_batch_size`` they replay in a step, all together.
+
+        Raises:
+            ValueError: They are features of another backbone than those in memory.
         """
+        if len(self.memory) and (new := _origin(data)) != self._origin:
+            known, new = (f"features of {origin}" if origin else "inputs as they are" for origin in (self._origin, new))
+            raise ValueError(
+                f"the memory holds {known}, and what comes is {new}: the backbone has changed since; give the one that "
+                "it was, or learn anew."
+            )
         self.likelihood.look_at(data.y)
         self._examples = len(data.y)
-        self._rank, self._ranks = rank, ranks
+        self._rank, self._ranks, self._batches = rank, ranks, batches
         if self.equal == "classes":
             self._class_weights = class_weights(self.memory.counts, data.y).to(device)
         self.memory.to(device)
-        if self.weight_prior is not None:
-            self.weight_prior.to(device)
+        for prior in (self.weight_prior, self._residual):
+            if prior is not None:
+                prior.to(device)
 
     def loss(
-        self, module: nn.Module, predict: Predict, x: Tensor, y: Tensor, t: Tensor
+        self,
+        module: nn.Module,
+        predict: Predict,
+        x: Tensor,
+        y: Tensor,
+        t: Tensor,
+        weights: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a step, per example.
 
@@ -224,35 +257,38 @@ class BayesDual:
             x: New inputs, shape (B, ...).
             y: Their labels, shape (B,).
             t: Their task labels, shape (B,).
+            weights: What each counts in their sum, shape (B,) (see ``bayesdual.stream.weights_in_mean``); None: the
+                mean is taken.
 
         Returns:
             The loss, and its parts (detached, unweighted) by name.
         """
         z = self.replay()
         if z is None:
-            return self.total_loss(module, self.criterion(predict(x, t), y))
+            return self.total_loss(module, self.criterion(predict(x, t), y, weights))
         logits = predict(torch.cat([x, z.x]), torch.cat([t, z.tasks]))
-        return self.total_loss(module, self.criterion(logits[: len(y)], y), logits[len(y) :], z)
+        return self.total_loss(module, self.criterion(logits[: len(y)], y, weights), logits[len(y) :], z)
 
-    def criterion(self, logits: Tensor, y: Tensor) -> Tensor:
+    def criterion(self, logits: Tensor, y: Tensor, weights: Tensor | None = None) -> Tensor:
         """The mean loss of new examples, for a host with a criterion of its own; without gradients that of any, plain.
 
         Args:
             logits: Logits or other outputs, shape (B, C).
             y: Targets, shape (B,).
+            weights: As in :meth:`loss`.
         """
         losses = self.likelihood.loss(logits, y)
         if self._class_weights is not None and logits.requires_grad:
             losses = losses * self._class_weights[y]
-        return losses.mean()
+        return losses.mean() if weights is None else losses @ weights.to(losses)
 
     def replay(self) -> Exemplars | None:
         """This process's part of a replay batch that all processes draw together; None while nothing is memorised."""
         if not len(self.memory):
             return None
-        common = self.memory.draw(
-            self.replay_batch_size * self._ranks, self._generator, self.spread, self._class_weights
-        )
+        each = -(-self.replay_batch_size * self._batches // self._ranks)
+        noise = self.spread if self._residual is None else 0.0
+        common = self.memory.draw(each * self._ranks, self._generator, noise, self._class_weights)
         if self._ranks == 1:
             return common
         return common[torch.arange(self._rank, len(common), self._ranks, device=common.y.device)]
@@ -271,14 +307,19 @@ class BayesDual:
         Returns:
             As :meth:`loss`.
         """
-        past, parts = torch.zeros_like(new), {"new": new}
+        past, parts, residual = torch.zeros_like(new), {"new": new}, self._residual
         if z is not None and logits is not None:
-            labels = self.likelihood.loss(logits, z.y).mean()
+            labels = (
+                self.likelihood.loss(logits, z.y).mean()
+                if residual is None
+                else residual.label_loss(module, logits, z.y)
+            )
             soft = function_space_loss(logits, z.logits, z.weights, self.temperature, self.likelihood)
             past = self.label_share * labels + (1 - self.label_share) * soft
             parts |= {"labels": labels, "function_space": soft}
             past = past * self.memory.mean_weight(self._class_weights)
-        prior = None if self.weight_prior is None else self.weight_prior.loss(module)
+        held = residual if residual is not None and self._prior_by_residual else self.weight_prior
+        prior = None if held is None else held.loss(module)
         if prior is not None:
             past = past + prior
             parts["weight_space"] = prior
@@ -324,23 +365,31 @@ class BayesDual:
             ValueError: The memory is smaller than the number of classes seen.
         """
         self._size_up(data)
+        self._origin = _origin(data)
         self.measure_noise(predict, data, experience, device)
         self.measure_posterior(module, predict, data, experience, posterior, device)
         merging = self.condensation if self.likelihood.has_classes else None
         condense = Condenser(merging, module, self.memory.spread if self.spread else None, self._generator)
         plan = self.memory.plan(data.y, experience, self._generator)
         rows = candidate_rows(data.y, plan.room, self.candidates, self._generator)
+        before = self.memory.exemplars
         self.memory.make_room(plan, condense)
-        new = None
+        new = known = None
         if len(rows):
             known = score_examples(module, predict, data, rows, self.posterior, device, self.likelihood)
             new = new_exemplars(plan, data, rows, known, self.selection, condense, self._generator, self.likelihood)
         self.memory.take_in(plan, new, self._generator)
         self.memory.fit(condense, self._generator)
-        self.memory.relabel(predict, self.temperature, self._generator, self.likelihood)
+        after = self.memory.exemplars
+        self.memory_map = (
+            None if known is None else map_memory(data, rows, known, experience, before, after, self.likelihood)
+        )
+        self._residual = self._residual_of(module)
+        linear = self._residual is not None
+        self.memory.relabel(predict, self.temperature, self._generator, self.likelihood, noise=0.0 if linear else 1.0)
         if self.weight_prior is not None and self.memory.max_bytes is not None:  # measured on the memory, not carried
             self.weight_prior, data = deepcopy(self._fresh_prior), self._remembered()
-        if self.weight_prior is not None:
+        if self.weight_prior is not None and not (linear and self._prior_by_residual):
             self.weight_prior.update(module, predict, data, posterior, device, self._generator)
 
     def measure_posterior(
@@ -376,6 +425,13 @@ class BayesDual:
             parts["prior"] = _bytes_in(self.weight_prior.state_dict())
         return parts
 
+    def _residual_of(self, module: nn.Module) -> Residual | None:
+        """What is in place of the noise and the prior, if the network is linear in vectors that are kept in bytes."""
+        spread, vectors = self.memory.spread, self.memory.exemplars
+        if vectors is None or not self.spread or not isinstance(spread, LowRankSpread):
+            return None
+        return Residual.of(module, vectors, spread, self.memory.examples_seen)
+
     @torch.no_grad()
     def measure_noise(
         self, predict: Predict, data: ExperienceData, experience: int, device: torch.device | str = "cpu"
@@ -408,6 +464,8 @@ class BayesDual:
             "weight_prior": None if self.weight_prior is None else self.weight_prior.state_dict(),
             "generator": self._generator.get_state(),
             "posterior": None if self.posterior is None else self.posterior.state_dict(),
+            "residual": None if self._residual is None else self._residual.state_dict(),
+            "origin": self._origin,
             "likelihood": {"name": self.likelihood.name, **self.likelihood.state_dict()},
         }
 
@@ -442,6 +500,11 @@ class BayesDual:
                     "the checkpoint was made with another prior of the weights: give its algorithm.weight_prior."
                 ) from None
         self._generator.set_state(state["generator"].cpu())
+        self._origin = state.get("origin", "")
+        residual, spread = state.get("residual"), self.memory.spread
+        self._residual = (
+            Residual.from_state_dict(residual, spread) if residual and isinstance(spread, LowRankSpread) else None
+        )
         known = state.get("posterior")  # before 0.2 it was not kept
         self.posterior = None if known is None else Posterior.from_state_dict(known)
 
@@ -461,6 +524,11 @@ def class_weights(counts: Mapping[tuple[int, int], int], y: Tensor) -> Tensor:
     for (c, _), more in counts.items():
         n[c] += more
     return torch.where(n > 0, n.sum() / (n > 0).sum() / n.clamp_min(1), 0.0)
+
+
+def _origin(data: ExperienceData) -> str:
+    """What made the inputs, where they are features of a frozen backbone."""
+    return getattr(data, "origin", "")
 
 
 def _bytes_in(state: Any) -> int:

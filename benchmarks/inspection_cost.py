@@ -4,12 +4,14 @@
 
 Split Fashion-MNIST as ``configs/split_fmnist.yaml`` has it, one epoch, each run in a process of its own, in turn: no
 logger; the default, where figures may take a tenth of the time; figures after every experience. The figures that are
-left beside the results as PNG are drawn in all three. Seconds are the wall time of learning, and of the process.
+left beside the results as PNG are drawn in all three. Seconds are the wall time of learning, and of the process;
+those of the processor are what a busy machine hardly changes.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import tempfile
 import time
@@ -26,13 +28,20 @@ SIDES = {
 
 
 def timed(options: list[str], seed: int) -> dict[str, float]:
-    """One run: seconds of learning and of the process, and the megabytes that TensorBoard reads."""
+    """One run: seconds of learning, of the process and of the processor, and the megabytes that TensorBoard reads."""
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), processor_seconds()
         results = fit_into(Path(folder), ["--config", CONFIG, "--threads", "1", *options], seed)
         process = time.perf_counter() - start
         size = sum(path.stat().st_size for path in Path(folder).rglob("events.out.tfevents.*"))
-    return {"learning": results["seconds_total"], "process": process, "MB": size / 1e6}
+    used = processor_seconds() - before
+    return {"learning": results["seconds_total"], "process": process, "CPU": used, "MB": size / 1e6}
+
+
+def processor_seconds() -> float:
+    """Of all processes that this one started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
@@ -44,16 +53,18 @@ def main() -> None:
         for name, options in SIDES.items():
             runs[name].append(timed(options, seed))
         print(f"round {seed + 1} of {args.repeats}: " + ", ".join(f"{r[-1]['learning']:.2f} s" for r in runs.values()))
-    print(f"\n{'':16s} {'learning (median)':>18s} {'min':>6s} {'max':>6s} {'process':>8s} {'ratio':>6s} {'MB':>6s}")
+    columns = (("min", 6), ("max", 6), ("process", 8), ("ratio", 6), ("CPU", 6), ("ratio", 6), ("MB", 6))
+    print(f"\n{'':16s} {'learning (median)':>18s} " + " ".join(f"{name:>{width}s}" for name, width in columns))
     for name, of_one in runs.items():
         seconds = [run["learning"] for run in of_one]
-        ratios = [run["process"] / plain["process"] for run, plain in zip(of_one, runs["no TensorBoard"], strict=True)]
-        process, megabytes = (statistics.median(run[key] for run in of_one) for key in ("process", "MB"))
+        pairs = list(zip(of_one, runs["no TensorBoard"], strict=True))
+        wall, cpu = (statistics.median(run[key] / plain[key] for run, plain in pairs) for key in ("process", "CPU"))
+        process, used, megabytes = (statistics.median(run[key] for run in of_one) for key in ("process", "CPU", "MB"))
         print(
             f"{name:16s} {statistics.median(seconds):18.2f} {min(seconds):6.2f} {max(seconds):6.2f} {process:8.2f} "
-            f"{statistics.median(ratios):6.3f} {megabytes:6.2f}"
+            f"{wall:6.3f} {used:6.2f} {cpu:6.3f} {megabytes:6.2f}"
         )
-    print("ratio: of the process, to the run without TensorBoard of the same round, median")
+    print("ratio: of what stands before it, to the run without TensorBoard of the same round, median")
 
 
 if __name__ == "__main__":

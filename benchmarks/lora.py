@@ -11,12 +11,13 @@ epochs in batches of 10; forward passes in bfloat16. The intents come in an orde
     naive                one experience after the other
     replay               AdamW, with a memory of random texts of BYTES, as many replayed as are new
     ours                 IVON, with a memory of as many bytes, soft labels and a K-prior of the head
+    ours, AdamW          the same, learned by AdamW
     one adapter a task   AdamW; a test text is given to all adapters, and the largest logit says what it is
 
 The rate of each method is that of its grid with the best NLL (joint) or accuracy (streams, of which the first 5
 experiences are learned, with TUNING_BYTES) on 4 texts of each intent that are left out; then three seeds. Every run is
 appended to the results file, and none is made twice by the same code. ``--table`` runs nothing, and shows the last run
-of each kind.
+of each kind. ``--methods`` runs some of them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import os
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -100,6 +101,7 @@ METHODS = {
     "joint, AdamW": Method(nothing, False, 1),
     "joint, IVON": Method(nothing, True, 1),
     "ours": Method(ours, True),
+    "ours, AdamW": Method(ours, False),
     "replay, AdamW": Method(replay, False),
     "naive, AdamW": Method(nothing, False),
     "naive, IVON": Method(nothing, True),
@@ -333,10 +335,10 @@ def best(method: str, runs: dict[float, Run]) -> float:
     return min(value, key=lambda rate: value[rate])
 
 
-def chosen(find: Callable[[Cell], Run | None]) -> dict[str, tuple[float, list[Run]]]:
+def chosen(find: Callable[[Cell], Run | None], methods: Iterable[str] = METHODS) -> dict[str, tuple[float, list[Run]]]:
     """The rate of each method, and its runs; methods that were not tuned yet are left out."""
     rates: dict[str, float] = {}
-    for method in METHODS:
+    for method in methods:
         tuned = {rate: run for rate in RATES if (run := find(cell(method, rate, 0, True)))}
         if len(tuned) == len(RATES):
             rates[method] = best(method, tuned)
@@ -404,6 +406,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", help="folder of a BERT of 6 layers and its tokenizer")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/lora.jsonl"))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=[*METHODS], help="default: all")
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument("--figure", type=Path, help="draw the results to this file")
     args = parser.parse_args()
@@ -411,10 +414,10 @@ def main() -> None:
     store = Store(args.results)
     if args.table or args.figure:
         latest = store.latest()
-        found = chosen(lambda cell: latest.get(cell.title))
+        found = chosen(lambda cell: latest.get(cell.title), args.methods)
     elif args.encoder:
         os.environ[ENCODER] = args.encoder
-        found = chosen(partial(make, store))
+        found = chosen(partial(make, store), args.methods)
     else:
         parser.error("give --encoder FOLDER, or --table")
     table(found)

@@ -21,6 +21,7 @@ SCENARIOS = {
     "PermutedMNIST": "domain",
     "RotatedDigits": "domain",
     "RotatedMNIST": "domain",
+    "features_of": "features",
     "from_arrays": "arrays",
     "from_folder": "folder",
     "from_table": "table",
@@ -61,6 +62,7 @@ __all__ = [
     "digits",
     "domain_benchmark",
     "fashion_mnist",
+    "features_of",
     "from_arrays",
     "from_folder",
     "from_table",
@@ -93,6 +95,7 @@ if TYPE_CHECKING:
         permutations,
         rotations_of,
     )
+    from bayesdual.scenarios.features import features_of
     from bayesdual.scenarios.folder import from_folder
     from bayesdual.scenarios.split import (
         SplitCIFAR10,
@@ -105,5 +108,5 @@ if TYPE_CHECKING:
     from bayesdual.scenarios.table import from_table
     from bayesdual.scenarios.texts import SplitBANKING77, SplitCLINC150, Text, Texts, banking77, clinc150, tokenised
 else:
-    _IN_AVALANCHE = ("arrays", "domain", "folder", "split", "table", "texts")
+    _IN_AVALANCHE = ("arrays", "domain", "features", "folder", "split", "table", "texts")
     __getattr__, __dir__ = attach(__name__, _HOMES, dict.fromkeys(_IN_AVALANCHE, "avalanche"))

@@ -57,6 +57,7 @@ class Rows(Dataset):
         task_label: The task label of all examples.
         mean: Mean of each channel of images, on the scale 0..1; empty for numbers.
         std: Standard deviation of each channel of images, on the scale 0..1; empty for numbers.
+        origin: What made the inputs, where they are features; empty: nothing did.
     """
 
     x: Tensor
@@ -66,6 +67,7 @@ class Rows(Dataset):
     task_label: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    origin: str = ""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -88,6 +90,7 @@ class Rows(Dataset):
             index=self.rows.clone(),
             mean=self.mean,
             std=self.std,
+            origin=self.origin,
         )
 
 
@@ -149,7 +152,7 @@ class TensorExperience(LabelledExperience):
 
     def __init__(self, examples: Rows, current_experience: int, timeline: Sequence[Collection[int]]) -> None:
         super().__init__(examples, current_experience, timeline)
-        self._rows = examples
+        self.rows = examples
 
     def tensors(self) -> TensorData:
         """Returns the data of this experience, gathered again in each call.
@@ -158,7 +161,7 @@ class TensorExperience(LabelledExperience):
         in the source: of a dataset with an official split, in its training set (for the test stream: in its test set).
         The items of ``dataset`` are the same images as ``(x / 255 - mean) / std``.
         """
-        return self._rows.tensors()
+        return self.rows.tensors()
 
 
 class LabelledBenchmark(CLScenario):

@@ -120,9 +120,8 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
                     "a step: give mc_samples=1."
                 )
             self._carry_posterior(strategy.model, optimizer)
-        self.algorithm.begin_experience(
-            self._data, strategy.device, DistributedHelper.rank, DistributedHelper.world_size
-        )
+        ranks = DistributedHelper.world_size  # each with a batch of its own, as Avalanche has it
+        self.algorithm.begin_experience(self._data, strategy.device, DistributedHelper.rank, ranks, batches=ranks)
 
     def after_training_exp(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
         """Scores the experience's examples and updates the memory."""

@@ -75,6 +75,12 @@ class SaveConfig(SaveConfigCallback):
         write_whole(self._path, lambda path: path.write_text(text))
 
 
+def batch_of_processes(stream: StreamDataModule, ranks: int) -> str:
+    """Says how several processes share out a batch."""
+    total = stream.batch_size * (1 if stream.batch_size_of == "all" else ranks)
+    return f"{ranks} processes: {total} new examples in a batch, {total // ranks} on each"
+
+
 def refuse_unused_checkpoints(config: Namespace) -> None:
     """Refuses settings of checkpoints where none are written.
 
@@ -231,8 +237,7 @@ class Cli(LightningCLI):
     @rank_zero_only
     def before_fit(self) -> None:
         if (ranks := self.trainer.world_size) > 1:
-            batch = self.datamodule.batch_size
-            print(f"{ranks} processes: data.batch_size is {batch} on each, {ranks * batch} new examples in a step")
+            print(batch_of_processes(self.datamodule, ranks))
 
     @rank_zero_only
     def after_fit(self) -> None:

@@ -16,21 +16,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from bayesdual import measures
-from bayesdual.inspection.figures import (
-    Figures,
-    Picture,
-    accuracy_figure,
-    certainty_figure,
-    classes_figure,
-    confusion_figure,
-    picture,
-    progress_figure,
-    reliability_figure,
-)
-from bayesdual.inspection.memory_figures import is_images, memory_figure
+from bayesdual.inspection.figures import Picture
 from bayesdual.inspection.projector import project
+from bayesdual.inspection.standing import Standing, by_experience, pictures_of
 from bayesdual.learner import Learner
+from bayesdual.posterior import Posterior
 
 VALUES = 10_000  # of a layer's standard deviations, of which a histogram is made
 
@@ -49,26 +39,6 @@ def layout(learner: Learner) -> dict[str, Any]:
         "how sure it is": sure,
         "what is minimised": {"parts of the loss": ["Multiline", ["loss/.*"]]},
     }
-
-
-def stream_figures(learner: Learner) -> Figures:
-    """All figures of where a stream stands, by their tags in TensorBoard; the last part is a file's name."""
-    matrix, over_stream = learner.history.accuracy, learner.history.over_stream
-    evaluation, memory, names = learner.latest_evaluation, learner.algorithm.memory, learner.classes or None
-    score = learner.history.score
-    found = {
-        f"forgetting/{score.key}_matrix": accuracy_figure(matrix, score),
-        f"forgetting/{score.key}_over_time": progress_figure(matrix, score),
-    }
-    if evaluation is not None and "confusion" in evaluation:
-        found["classes/accuracy_of_classes"] = classes_figure(evaluation["confusion"], names)
-        found["classes/confusion"] = confusion_figure(evaluation["confusion"], names)
-        found["certainty/reliability"] = reliability_figure(evaluation["reliability"])
-    if over_stream and learner.likelihood.has_classes:
-        found["certainty/certainty"] = certainty_figure(over_stream)
-    if memory.exemplars is not None and is_images(memory.exemplars.x):
-        found["memory/memory"] = memory_figure(memory.exemplars, names)
-    return found
 
 
 class StreamBoard(Callback):
@@ -116,7 +86,7 @@ class StreamBoard(Callback):
     def pictures(self, learner: Learner) -> dict[str, Picture]:
         """All figures of where a stream stands as pictures, by their tags, drawn once after each experience."""
         if self._pictured != (learned := len(learner.history.accuracy)):
-            self._pictures = {tag: picture(figure) for tag, figure in stream_figures(learner).items()}
+            self._pictures = pictures_of(Standing.of(learner))
             self._pictured = learned
         return self._pictures
 
@@ -126,12 +96,12 @@ class StreamBoard(Callback):
 
     def _write_to(self, writer: SummaryWriter, learner: Learner, step: int, last: bool) -> None:
         started, number = time.perf_counter(), len(learner.history.accuracy)
-        for name, value in by_experience(learner).items():
+        for name, value in by_experience(Standing.of(learner)).items():
             writer.add_scalar(f"by_experience/{name}", value, number)
         if last or self._spent <= self.share * (started - self._began):
             for tag, pixels in self.pictures(learner).items():
                 writer.add_image(tag, pixels, step, dataformats="HWC")
-            for name, values in deviations(learner):
+            for name, values in deviations(learner.algorithm.posterior):
                 writer.add_histogram(f"posterior/{name}", values, step)
             self._spent += time.perf_counter() - started
         else:
@@ -151,23 +121,8 @@ class StreamBoard(Callback):
         )
 
 
-def by_experience(learner: Learner) -> dict[str, float]:
-    """Scalars after an experience."""
-    history, memory, key = learner.history, learner.algorithm.memory, learner.history.score.key
-    values = {
-        f"average_{key}_seen": measures.average_seen_accuracy(history.accuracy),
-        f"{key}_of_the_new": history.accuracy[-1][len(history.accuracy) - 1],
-        "forgetting": measures.forgetting(history.score.gains(history.accuracy)),
-        "exemplars": float(len(memory)),
-        "examples_seen": float(memory.examples_seen),
-        **{f"seconds_{name}": value for name, value in history.seconds.items()},
-    }
-    return values | {f"bytes_of_{part}": float(n) for part, n in learner.algorithm.memory_bytes().items()}
-
-
-def deviations(learner: Learner) -> Iterator[tuple[str, Tensor]]:
+def deviations(posterior: Posterior | None) -> Iterator[tuple[str, Tensor]]:
     """Standard deviations of the posterior, of at most ``VALUES`` parameters of each layer, evenly spread."""
-    posterior = learner.algorithm.posterior
     for name, precision in ({} if posterior is None else posterior.precision).items():
         flat = precision.flatten()
         yield name, flat[:: -(-len(flat) // VALUES)].float().rsqrt()
@@ -181,7 +136,7 @@ def hyperparameters(learner: Learner) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in learner.network.parameters()),
         "experiences": stream.n_experiences,
         "epochs": stream.epochs,
-        "batch_size": stream.batch_size,
+        "batch_size": stream.examples_of_a_batch,
         "memory_budget": algorithm.memory.budget,
         "memory_bytes": algorithm.memory.max_bytes or 0,
         "replay_batch_size": algorithm.replay_batch_size,

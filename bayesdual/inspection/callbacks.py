@@ -5,30 +5,25 @@ They are callbacks of a :class:`lightning.Trainer` that fits a :class:`bayesdual
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from bayesdual import __version__, measures, sources
-from bayesdual.files import write_json, write_whole
+from bayesdual import measures
 from bayesdual.inspection.board import StreamBoard, shown_learner
-from bayesdual.inspection.figures import save
+from bayesdual.inspection.standing import Standing, leave, save_map, save_pictures
 from bayesdual.inspection.tables import accuracy_tables, cell, summary
 from bayesdual.inspection.verdict import verdict
 from bayesdual.learner import Learner, sentence_of_drift
+from bayesdual.memory import MemoryMap
 from bayesdual.models import WritesFiles
 from bayesdual.posterior import UNMARKED
-
-VERSIONS_OF = ("torch", "lightning", "avalanche-lib")
 
 
 class StreamProgress(ProgressBar):
@@ -91,6 +86,11 @@ class RunReport(Callback):
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
         self.console = Console(file=sys.stdout, highlight=False)
+        self._saved: MemoryMap | None = None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:  # the memory holds what was learned only now
+            self._save_map(shown_learner(pl_module))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Tells of a drift, unless new classes are what the experience is there for."""
@@ -126,17 +126,17 @@ class RunReport(Callback):
             how = "the same command goes on" if stream.n_learned_before else "go on with --ckpt_path last"
             self.console.print(f"stopped early, in experience {stream.experience + 1} of {stream.n_experiences}: {how}")
 
+    def _save_map(self, learner: Learner) -> None:
+        if learner.algorithm.memory_map is not self._saved:
+            self._saved = learner.algorithm.memory_map
+            save_map(self.directory, Standing.of(learner))
+
     def _report(self, trainer: Any, learner: Learner) -> None:
-        results = run_results(learner)
-        write_json(self.directory / "results.json", results)
-        memory = learner.algorithm.memory
-        if len(memory):
-            memory.save(self.directory / "memory.safetensors")
+        self._save_map(learner)
         posterior = learner.algorithm.posterior or learner.posterior()
-        if posterior is not None:
-            posterior.save(self.directory / "posterior.safetensors")
-            if not posterior.knows_data:
-                self.console.print(f"note: {UNMARKED}")
+        results = leave(self.directory, Standing.of(learner), posterior)
+        if posterior is not None and not posterior.knows_data:
+            self.console.print(f"note: {UNMARKED}")
         if isinstance(learner.network, WritesFiles):
             learner.network.save_files(self.directory)
         matrix, score = learner.history.accuracy, learner.history.score
@@ -144,22 +144,4 @@ class RunReport(Callback):
         self.console.print(f"\n{title} on each experience (columns) after learning each (rows):")
         self.console.print(*accuracy_tables(matrix, score), verdict(matrix, score), summary(results), sep="\n")
         board = next((c for c in trainer.callbacks if isinstance(c, StreamBoard)), StreamBoard())
-        for tag, pixels in board.pictures(learner).items():
-            name = tag.rpartition("/")[2]
-            write_whole(self.directory / f"{name}.png", partial(save, pixels))
-
-
-def run_results(learner: Learner) -> dict[str, Any]:
-    """All that ``results.json`` holds."""
-    return {
-        **learner.history.results(),
-        "experiences_learned": learner.stream.experience,
-        "memory_size": len(learner.algorithm.memory),
-        "memory_budget": learner.algorithm.memory.budget,
-        "memory_bytes": learner.algorithm.memory_bytes(),
-        "evaluated_on": learner.stream.evaluate_on,
-        "class_names": list(learner.classes) or None,
-        "seed": torch.initial_seed(),
-        "versions": {"bayesdual": __version__} | {name: importlib.metadata.version(name) for name in VERSIONS_OF},
-        "code": sources.digest_of_all(),
-    }
+        save_pictures(self.directory, board.pictures(learner))

@@ -12,31 +12,14 @@ from typing import Any
 
 from bayesdual import measures
 from bayesdual.inspection.figures import GROUP_COLORS, LOST_COLOR, WITH_NAMES, WITH_NUMBERS
+from bayesdual.inspection.vega import SHARE, ZOOM, Chart, after_experience, chart, exactly, field_of
 from bayesdual.inspection.verdict import lost
 
-Chart = dict[str, Any]
-"""A Vega-Lite specification."""
 Charts = dict[str, list[Chart]]
 """By the name of the figure that shows the same."""
 
 MEAN = "mean of those seen"
-SHARE = {"domain": [0, 1.03]}  # with room for the points at 1
 HIGH = 36  # pixels of a row of the heat map
-CONFIG = {
-    "font": "system-ui, sans-serif",
-    "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "grid": False},
-    "legend": {"labelFontSize": 12, "title": None, "orient": "top", "columns": 3, "symbolOpacity": 1},
-    "view": {"stroke": None},
-}
-ZOOM = {
-    "name": "view",
-    "bind": "scales",
-    "select": {
-        "type": "interval",
-        "zoom": "wheel![event.shiftKey]",
-        "translate": "[pointerdown[event.shiftKey], window:pointerup] > window:pointermove!",
-    },
-}
 
 
 def charts_of(results: Mapping[str, Any]) -> Charts:
@@ -69,17 +52,17 @@ def matrix_chart(matrix: measures.Matrix) -> Chart:
     few = n <= WITH_NUMBERS
     axis = {"labelAngle": 0} if few else {"labelAngle": 0, "values": list(range(10, n + 1, 10))}
     place = {
-        "x": _field("experience", "ordinal", title="accuracy on experience", axis=axis),
-        "y": _field("after", "ordinal", title="after experience", axis=axis),
-        "tooltip": _exactly("after", "experience", "accuracy"),
+        "x": field_of("experience", "ordinal", title="accuracy on experience", axis=axis),
+        "y": field_of("after", "ordinal", title="after experience", axis=axis),
+        "tooltip": exactly("after", "experience", "accuracy"),
     }
-    color = _field("accuracy", scale={"scheme": "viridis", "domain": [0, 1]}, legend=None if few else {})
+    color = field_of("accuracy", scale={"scheme": "viridis", "domain": [0, 1]}, legend=None if few else {})
     layers: list[Chart] = [{"mark": "rect", "encoding": {"color": color}}]
     if few:
         ink = {"condition": {"test": "datum.accuracy < 0.6", "value": "white"}, "value": "black"}
-        text = _field("accuracy", format=".2f")
+        text = field_of("accuracy", format=".2f")
         layers.append({"mark": {"type": "text", "fontSize": 12}, "encoding": {"text": text, "color": ink}})
-    return _chart(cells, place, layers, 60 + HIGH * min(learned, 10))
+    return chart(cells, place, layers, 60 + HIGH * min(learned, 10))
 
 
 def progress_chart(matrix: measures.Matrix) -> Chart:
@@ -93,12 +76,12 @@ def progress_chart(matrix: measures.Matrix) -> Chart:
     ]
     means = [{"after": i + 1, "accuracy": a, "of": MEAN} for i, a in enumerate(seen_means(matrix))]
     place = {
-        "x": _after(learned),
-        "y": _field("accuracy", scale=SHARE),
-        "tooltip": _exactly("of", "after", "accuracy"),
+        "x": after_experience(learned),
+        "y": field_of("accuracy", scale=SHARE),
+        "tooltip": exactly("of", "after", "accuracy"),
     }
     few = learned <= WITH_NAMES
-    of = _field(
+    of = field_of(
         "of", "nominal", sort=None, scale={"scheme": "viridis"}, legend={"symbolType": "stroke", "symbolStrokeWidth": 3}
     )
     look = {"color": of} if few else {"detail": {"field": "of"}, "color": {"value": "#999999"}}
@@ -110,7 +93,7 @@ def progress_chart(matrix: measures.Matrix) -> Chart:
         {"data": {"values": means}, "mark": bold},
         {"data": {"values": means[-1:]}, "mark": label},
     ]
-    return _chart(points, place, layers, 280)
+    return chart(points, place, layers, 280)
 
 
 def losses_chart(matrix: measures.Matrix) -> Chart:
@@ -118,15 +101,15 @@ def losses_chart(matrix: measures.Matrix) -> Chart:
     bars = [{"experience": j + 1, "lost": a} for j, a in enumerate(lost(matrix)) if not math.isnan(a)]
     top = max([0.1, *(1.15 * bar["lost"] for bar in bars)])
     place = {
-        "x": _field("experience", "ordinal", axis={"labelAngle": 0, "labelOverlap": True}),
-        "y": _field("lost", title="accuracy lost", scale={"domain": [0, top]}),
-        "tooltip": _exactly("experience", "lost"),
+        "x": field_of("experience", "ordinal", axis={"labelAngle": 0, "labelOverlap": True}),
+        "y": field_of("lost", title="accuracy lost", scale={"domain": [0, top]}),
+        "tooltip": exactly("experience", "lost"),
     }
     layers: list[Chart] = [{"mark": {"type": "bar", "color": LOST_COLOR}}]
     if len(bars) <= WITH_NUMBERS:
-        text = _field("lost", format=".3f")
+        text = field_of("lost", format=".3f")
         layers.append({"mark": {"type": "text", "dy": -8, "fontSize": 12}, "encoding": {"text": text}})
-    return _chart(bars, place, layers, 200)
+    return chart(bars, place, layers, 200)
 
 
 def certainty_chart(over_stream: Sequence[Mapping[str, Any]], key: str, name: str) -> Chart:
@@ -145,28 +128,28 @@ def certainty_chart(over_stream: Sequence[Mapping[str, Any]], key: str, name: st
     ]
     highest = max((point[key] for point in points), default=1.0)
     place = {
-        "x": _after(len(over_stream)),
-        "y": _field(key, title=name, scale={"type": "log"} if key == "nll" else {"domain": [0, 1.05 * highest]}),
-        "color": _field("of", "nominal", scale={"domain": [*GROUP_COLORS], "range": [*GROUP_COLORS.values()]}),
-        "tooltip": _exactly("of", "after", key),
+        "x": after_experience(len(over_stream)),
+        "y": field_of(key, title=name, scale={"type": "log"} if key == "nll" else {"domain": [0, 1.05 * highest]}),
+        "color": field_of("of", "nominal", scale={"domain": [*GROUP_COLORS], "range": [*GROUP_COLORS.values()]}),
+        "tooltip": exactly("of", "after", key),
     }
-    return _chart(points, place, [{"mark": {"type": "line", "point": True}, "params": [ZOOM]}], 150)
+    return chart(points, place, [{"mark": {"type": "line", "point": True}, "params": [ZOOM]}], 150)
 
 
 def parts_chart(parts: Mapping[str, float], unit: str) -> Chart:
     """What a whole is made of, the largest part first."""
     bars = [{"part": name, unit: value} for name, value in sorted(parts.items(), key=lambda item: -item[1])]
     place = {
-        "x": _field(unit, scale={"domain": [0, 1.3 * max(parts.values())]}, axis={"tickCount": 4, "format": "~s"}),
-        "y": _field("part", "nominal", sort=None, title=None),
-        "tooltip": _exactly("part", unit),
+        "x": field_of(unit, scale={"domain": [0, 1.3 * max(parts.values())]}, axis={"tickCount": 4, "format": "~s"}),
+        "y": field_of("part", "nominal", sort=None, title=None),
+        "tooltip": exactly("part", unit),
     }
     text = {"type": "text", "align": "left", "dx": 4, "fontSize": 12}
     layers: list[Chart] = [
         {"mark": {"type": "bar", "color": "#5b6770"}},
-        {"mark": text, "encoding": {"text": _field(unit, format=",")}},
+        {"mark": text, "encoding": {"text": field_of(unit, format=",")}},
     ]
-    return _chart(bars, place, layers, 60 + 24 * len(bars))
+    return chart(bars, place, layers, 60 + 24 * len(bars))
 
 
 def compared_chart(matrices: Mapping[str, measures.Matrix]) -> Chart:
@@ -177,47 +160,14 @@ def compared_chart(matrices: Mapping[str, measures.Matrix]) -> Chart:
         for i, a in enumerate(seen_means(matrix))
     ]
     place = {
-        "x": _after(max(map(len, matrices.values()))),
-        "y": _field("accuracy", title=f"accuracy, {MEAN}", scale=SHARE),
-        "color": _field("run", "nominal", sort=None, scale={"scheme": "viridis"}, legend={"columns": 1}),
-        "tooltip": _exactly("run", "after", "accuracy"),
+        "x": after_experience(max(map(len, matrices.values()))),
+        "y": field_of("accuracy", title=f"accuracy, {MEAN}", scale=SHARE),
+        "color": field_of("run", "nominal", sort=None, scale={"scheme": "viridis"}, legend={"columns": 1}),
+        "tooltip": exactly("run", "after", "accuracy"),
     }
-    return _chart(points, place, [{"mark": {"type": "line", "point": True}, "params": [ZOOM]}], 260)
+    return chart(points, place, [{"mark": {"type": "line", "point": True}, "params": [ZOOM]}], 260)
 
 
 def seen_means(matrix: measures.Matrix) -> list[float]:
     """The mean accuracy of the experiences seen, after each."""
     return [measures.average_seen_accuracy(matrix[: i + 1]) for i in range(len(matrix))]
-
-
-def _chart(points: Sequence[Mapping[str, Any]], place: Chart, layers: Sequence[Chart], height: int) -> Chart:
-    """As wide as there is room."""
-    return {
-        "data": {"values": list(points)},
-        "width": "container",
-        "height": height,
-        "autosize": {"type": "fit-x", "contains": "padding"},
-        "encoding": place,
-        "layer": list(layers),
-        "config": CONFIG,
-    }
-
-
-def _field(field: str, kind: str = "quantitative", **rest: Any) -> Chart:
-    return {"field": field, "type": kind, **rest}
-
-
-def _after(learned: int) -> Chart:
-    ticks = {"values": list(range(1, learned + 1))} if learned <= WITH_NUMBERS else {}
-    room = 0.03 * max(1, learned - 1)  # for the first and the last point
-    return _field(
-        "after",
-        title="after experience",
-        scale={"domain": [1 - room, learned + room], "nice": False},
-        axis={"format": "d", **ticks},
-    )
-
-
-def _exactly(*fields: str) -> list[Chart]:
-    """What is shown of what is pointed at: as names are, so that no digit is rounded away."""
-    return [_field(field, "nominal") for field in fields]

@@ -128,6 +128,22 @@ def _cell(cell: Cell) -> str:
     return f"<td{known}>{escape(cell.text)}{beside}</td>"
 
 
+def capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def heading(text: str) -> str:
+    return f"<h3>{escape(text)}</h3>"
+
+
+def paragraph(text: str) -> str:
+    return f"<p>{escape(text)}</p>"
+
+
+def folded(summary: str, text: str) -> str:
+    return f"<details><summary>{escape(summary)}</summary>{text}</details>"
+
+
 @cache
 def vega() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script.

@@ -9,9 +9,9 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from bayesdual.inspection import answers
 from bayesdual.inspection.charts import charts_of, compared_chart, seen_means
 from bayesdual.inspection.figures import (
     Figures,
@@ -19,16 +19,22 @@ from bayesdual.inspection.figures import (
     certainty_figure,
     compared_figure,
     losses_figure,
-    name_of,
     parts_figure,
     posterior_figure,
     progress_figure,
 )
-from bayesdual.inspection.memory_figures import is_images, memory_figure
-from bayesdual.inspection.page import Cell, Page, table
+from bayesdual.inspection.memory_charts import map_chart
+from bayesdual.inspection.memory_figures import (
+    changes_figure,
+    extremes_figure,
+    is_images,
+    map_figure,
+    memory_figure,
+)
+from bayesdual.inspection.page import Cell, Page, capital, heading, paragraph, table
 from bayesdual.inspection.runs import Run
 from bayesdual.inspection.tables import score_of
-from bayesdual.inspection.verdict import lost, verdict
+from bayesdual.inspection.verdict import lost
 from bayesdual.measures import ACCURACY, SCORES
 
 if TYPE_CHECKING:
@@ -55,13 +61,6 @@ Drawings = Mapping[str, bytes]
 """Figures as SVG, by name."""
 
 
-class Drawn(NamedTuple):
-    """A run, and how its figures are put on a page."""
-
-    run: Run
-    show: Callable[[str, str], str]  # a figure's name and its caption; nothing where there is no such figure
-
-
 def figures_of(run: Run) -> Figures:
     """All figures that what is known of a run allows."""
     matrix, score, memory, posterior = run.matrix, score_of(run.results), run.memory, run.posterior
@@ -74,6 +73,13 @@ def figures_of(run: Run) -> Figures:
         found["certainty"] = certainty_figure(run.results["over_stream"])
     if memory is not None and memory.exemplars is not None and is_images(memory.exemplars.x):
         found["memory"] = memory_figure(memory.exemplars, run.results.get("class_names"))
+    if run.maps:
+        last = run.maps[max(run.maps)]
+        found["memory_map"] = map_figure(last)
+        if is_images(last.x):
+            found["memory_extremes"] = extremes_figure(last, run.results.get("class_names"))
+        if not last.y.is_floating_point():
+            found["memory_changes"] = changes_figure(last.changes, run.results.get("class_names"))
     if posterior is not None and posterior.precision:
         found["posterior"] = posterior_figure(posterior)
     if run.results.get("memory_bytes"):
@@ -96,29 +102,28 @@ def report(runs: Sequence[Run], drawings: Sequence[Drawings], live: bool = False
         live: Whether figures can be looked into, which the extra ``inspect`` is needed for.
     """
     page = Page("A run of bayesdual" if len(runs) == 1 else f"{len(runs)} runs of bayesdual", live)
-    each = [Drawn(run, _shown(page, run, of_run)) for run, of_run in zip(runs, drawings, strict=True)]
-    page.section("How well", _overview(runs), _compared(page, runs), _beside(each, _accuracy))
-    page.section("What was forgotten, and when", _beside(each, _forgotten))
-    page.section("What is remembered, and why", _beside(each, _remembered))
-    page.section("How sure it is", _beside(each, _sure))
-    page.section("What it cost", _beside(each, _cost))
+    each = [answers.Drawn(run, _shown(page, run, of_run)) for run, of_run in zip(runs, drawings, strict=True)]
+    page.section("How well", _overview(runs), _compared(page, runs), _beside(each, answers.accuracy))
+    page.section("What was forgotten, and when", _beside(each, answers.forgotten))
+    page.section("What is remembered, and why", _beside(each, answers.remembered))
+    page.section("How sure it is", _beside(each, answers.sure))
+    page.section("What it cost", _beside(each, answers.cost))
     return page.html()
 
 
 def _shown(page: Page, run: Run, figures: Drawings) -> Callable[[str, str], str]:
     charts = charts_of(run.results) if page.live else {}
+    if page.live and run.maps:
+        charts["memory_map"] = [map_chart(run.maps, run.results.get("class_names"))]
     return lambda name, caption: page.figure(figures[name], caption, charts.get(name, ())) if name in figures else ""
 
 
-def _beside(each: Sequence[Drawn], part: Callable[[Drawn], str]) -> str:
+def _beside(each: Sequence[answers.Drawn], part: Callable[[answers.Drawn], str]) -> str:
     """What there is to say of each run, side by side where there is room."""
     if len(each) == 1:
         return part(each[0])
-    parts = [f"<div>{_heading(one.run.name)}{part(one)}</div>" for one in each]
+    parts = [f"<div>{heading(one.run.name)}{part(one)}</div>" for one in each]
     return f'<div class="runs">{"".join(parts)}</div>'
-
-
-# -- the answers
 
 
 def _overview(runs: Sequence[Run]) -> str:
@@ -132,17 +137,17 @@ def _overview(runs: Sequence[Run]) -> str:
     names = ["", *(run.name for run in runs)]
     text = table(names, rows)
     if len(runs) > 1:
-        text += _paragraph("The best in bold; in small, how far from the first run's.")
+        text += paragraph("The best in bold; in small, how far from the first run's.")
     if different := differing([run.settings for run in runs]):
         told: list[list[Cell]] = [
             [_last_word(key), *(_last_word(str(run.settings.get(key, "-")), "differs") for run in runs)]
             for key in different
         ]
-        text += _heading("Settings that differ") + table(names, told)
+        text += heading("Settings that differ") + table(names, told)
     for run in runs:
         learned, known = run.results["experiences_learned"], len(run.matrix[0])
         if learned < known:
-            text += _paragraph(f"{run.name} has learned {learned} of {known} experiences.")
+            text += paragraph(f"{run.name} has learned {learned} of {known} experiences.")
     return text
 
 
@@ -167,67 +172,8 @@ def _compared(page: Page, runs: Sequence[Run]) -> str:
     names = unique([run.name for run in runs])
     matrices = {name: run.matrix for name, run in zip(names, runs, strict=True)}
     svg = _svg(compared_figure({name: seen_means(matrix) for name, matrix in matrices.items()}, score))
-    caption = f"{_capital(score.name)}, mean of the experiences seen, after each."
+    caption = f"{capital(score.name)}, mean of the experiences seen, after each."
     return page.figure(svg, caption, [compared_chart(matrices)] if score == ACCURACY else [])
-
-
-def _accuracy(one: Drawn) -> str:
-    score = score_of(one.run.results)
-    return one.show(f"{score.key}_matrix", f"{_capital(score.name)} on each experience (columns) after each (rows).")
-
-
-def _forgotten(one: Drawn) -> str:
-    score = score_of(one.run.results)
-    key, name = score.key, _capital(score.name)
-    return (
-        _paragraph(f"{_capital(verdict(one.run.matrix, score))}.")
-        + one.show(f"{key}_over_time", f"{name} on each experience once it is learned, and their mean.")
-        + one.show(f"{key}_lost", f"{name} on each experience, how much worse than it was at its best.")
-    )
-
-
-def _remembered(one: Drawn) -> str:
-    memory = one.run.memory
-    if memory is None or memory.exemplars is None:
-        return _paragraph("No example is kept.")
-    z, names = memory.exemplars, one.run.results.get("class_names")
-    numbers = z.y.is_floating_point()
-    of_class = {} if numbers else {c: z[z.y == c] for c in z.y.unique().tolist()}
-    classes = "" if numbers else f" of {len(of_class)} classes"
-    text = _paragraph(
-        f"{len(z)} exemplars{classes} stand for {memory.examples_seen:,} examples seen. The "
-        "score of one is its leverage: how far it moves what the network says of it, so how much that relies on it."
-    )
-    text += one.show("memory", "The first exemplars of each class; above each its score.")
-    rows = [
-        [name_of(c, names), str(len(of)), f"{float(of.weights.sum()):,.0f}", f"{float(of.scores.mean()):.3g}"]
-        for c, of in of_class.items()
-    ]
-    return (
-        text if numbers else text + _folded("By class", table(["class", "exemplars", "stand for", "mean score"], rows))
-    )
-
-
-def _sure(one: Drawn) -> str:
-    results, posterior = one.run.results, one.run.posterior
-    marks = "" if posterior is None or posterior.knows_data else " The data have left no mark on it."
-    ece = f", ECE {results['ece']:.4f}" if "ece" in results else ""
-    return (
-        _paragraph(f"NLL {results['nll']:.4f} nats an example{ece}, over all of the stream.")
-        + one.show("certainty", "How sure, and how rightly, of experiences that are old, new and unseen, after each.")
-        + one.show("posterior", f"The posterior: standard deviations by parameter, middle half.{marks}")
-    )
-
-
-def _cost(one: Drawn) -> str:
-    results = one.run.results
-    total = sum((results.get("memory_bytes") or {}).values())
-    return one.show("seconds", f"Seconds, {results['seconds_total']:.1f} in all.") + one.show(
-        "bytes", f"Bytes carried to the next experience, {total:,} in all."
-    )
-
-
-# -- pieces
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -260,22 +206,6 @@ def _number(value: float, sign: str = "") -> str:
         if abs(value) < 100
         else f"{value:{sign},.1f}"
     )
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
-def _heading(text: str) -> str:
-    return f"<h3>{escape(text)}</h3>"
-
-
-def _paragraph(text: str) -> str:
-    return f"<p>{escape(text)}</p>"
-
-
-def _folded(summary: str, text: str) -> str:
-    return f"<details><summary>{escape(summary)}</summary>{text}</details>"
 
 
 def _svg(figure: Figure) -> bytes:

@@ -15,8 +15,10 @@ from bayesdual.configuration import flatten
 from bayesdual.inspection.tables import score_of
 from bayesdual.learner import History
 from bayesdual.measures import Matrix
-from bayesdual.memory import Memory
+from bayesdual.memory import Memory, MemoryMap
 from bayesdual.posterior import Posterior
+
+MAPS = "memory_maps"  # a folder in a run directory
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Run:
         memory: Its memory, if it has one that can be looked at.
         posterior: Of its weights, if there is one.
         settings: Its configuration, by dotted key; empty if that is not known.
+        maps: Its memory maps, by the number of the experience, from 1; those that there are.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Run:
     memory: Memory | None
     posterior: Posterior | None
     settings: dict[str, Any]
+    maps: dict[int, MemoryMap]
 
     @property
     def matrix(self) -> Matrix:
@@ -76,6 +80,7 @@ def read_run(path: str | Path) -> Run:
         Memory.load(memory) if memory.is_file() else None,
         Posterior.load(posterior) if posterior.is_file() else None,
         _settings(path / "config.yaml"),
+        _maps(path / MAPS),
     )
 
 
@@ -101,7 +106,13 @@ def _from_checkpoint(path: Path, config: Path, name: str) -> Run:
         "memory_bytes": memory.bytes_by_part(),
     }
     found = None if posterior is None else Posterior.from_state_dict(posterior)
-    return Run(name, results, memory if len(memory) else None, found, _settings(config))
+    maps = {k: mapped for k, mapped in _maps(config.parent / MAPS).items() if k <= len(known.accuracy)}
+    return Run(name, results, memory if len(memory) else None, found, _settings(config), maps)
+
+
+def _maps(folder: Path) -> dict[int, MemoryMap]:
+    paths = {int(path.stem.rpartition("_")[2]): path for path in folder.glob("experience_[0-9]*.safetensors")}
+    return {k: MemoryMap.load(paths[k]) for k in sorted(paths)}
 
 
 def _settings(config: Path) -> dict[str, Any]:

@@ -71,6 +71,24 @@ def gradient_length(grads: dict[Tensor, Tensor]) -> float:
     return over_shards(_length, grads)
 
 
+def factors(grads: dict[Tensor, Tensor], length: float, max_norm: float, max_rms: float) -> dict[Tensor, float]:
+    """By what each gradient is multiplied, for none to have a root mean square above ``max_rms``, nor all ``max_norm``.
+
+    Args:
+        grads: The gradient of each parameter, all finite.
+        length: That of all of them together.
+        max_norm: The greatest length of all of them together.
+        max_rms: The greatest root mean square of each.
+    """
+    each = dict.fromkeys(grads, 1.0)
+    if math.isfinite(max_rms):
+        lengths = {p: gradient_length({p: g}) for p, g in grads.items()}
+        each = {p: min(1.0, max_rms * math.sqrt(p.numel()) / (x or 1.0)) for p, x in lengths.items()}
+        length = math.hypot(*(each[p] * x for p, x in lengths.items()))
+    common = min(1.0, max_norm / (length or 1.0))
+    return {p: common * factor for p, factor in each.items()}
+
+
 def _length(grads: Sequence[Tensor]) -> float:
     tensors = [_of_same_length(g) for g in grads]
     length = float(torch.nn.utils.get_total_norm(tensors))
@@ -112,7 +130,7 @@ GOOD: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def check_common(mc_samples: int, max_norm: float, hess_approx: str, noise: str) -> None:
+def check_common(mc_samples: int, max_norm: float, max_rms: float, hess_approx: str, noise: str) -> None:
     """Checks the settings that all groups share.
 
     Raises:
@@ -122,6 +140,8 @@ def check_common(mc_samples: int, max_norm: float, hess_approx: str, noise: str)
         raise ValueError(f"mc_samples is {mc_samples}: give at least 1.")
     if not max_norm > 0:
         raise ValueError(f"max_norm is {max_norm}: give a positive number.")
+    if not max_rms > 0:
+        raise ValueError(f"max_rms is {max_rms}: give a positive number.")
     if hess_approx not in ("price", "gradsq"):
         raise ValueError(f'hess_approx is {hess_approx!r}: give "price" or "gradsq".')
     if noise not in ("shared", "independent"):

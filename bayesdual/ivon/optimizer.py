@@ -37,7 +37,7 @@ from bayesdual.ivon.update import How, update_
 if TYPE_CHECKING:
     from bayesdual.ivon.suggest import Suggestion
 
-COMMON = ("mc_samples", "hess_approx", "max_norm", "noise")  # settings that all groups share
+COMMON = ("mc_samples", "hess_approx", "max_norm", "max_rms", "noise")  # settings that all groups share
 
 
 class IVON(Optimizer):
@@ -71,6 +71,8 @@ class IVON(Optimizer):
         hess_approx: "price" or "gradsq".
         clip_radius: Bound xi on each coordinate of the preconditioned direction.
         max_norm: Gradients of all parameters together that are longer than this are shortened to it.
+        max_rms: The gradient of a parameter whose root mean square is more than this is shortened to it. Far below what
+            gradients are, every parameter moves by the same length, whatever its gradient's.
         debias: Divide the momentum by 1 - b1^t.
         rescale_lr: Multiply ``lr`` by ``hess_init + weight_decay``, so that the first steps have the size ``lr``.
         noise: In several processes, "shared" gives all the same sample, and works with gradients averaged by
@@ -102,6 +104,7 @@ class IVON(Optimizer):
         hess_approx: Literal["price", "gradsq"] = "price",
         clip_radius: float = math.inf,
         max_norm: float = math.inf,
+        max_rms: float = math.inf,
         debias: bool = True,
         rescale_lr: bool = True,
         noise: Literal["shared", "independent"] = "shared",
@@ -110,9 +113,10 @@ class IVON(Optimizer):
         **others: object,
     ) -> None:
         refuse_words(others)
-        check_common(mc_samples, max_norm, hess_approx, noise)
+        check_common(mc_samples, max_norm, max_rms, hess_approx, noise)
         self.mc_samples = mc_samples
         self.max_norm = max_norm
+        self.max_rms = max_rms
         self.hess_approx = hess_approx
         self.noise = noise
         self.fused = fused
@@ -272,7 +276,7 @@ class IVON(Optimizer):
             if samples.waiting:
                 for group in self.param_groups:
                     check_settings(group)
-                grads, multiplied = samples.gradients(self.max_norm)
+                grads, multiplied = samples.gradients(self.max_norm, self.max_rms)
                 how = How(self.hess_approx == "gradsq", multiplied, self.fused)
                 for p in grads:
                     self.state[p]["step"] += 1
@@ -329,8 +333,8 @@ class IVON(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """The state of every optimizer; its groups also hold what they share.
 
-        That is ``mc_samples``, ``hess_approx``, ``max_norm`` and ``noise``, and of the noise its ``seed``, and how many
-        samples were drawn from it (``draws``, ``predictions``).
+        That is ``mc_samples``, ``hess_approx``, ``max_norm``, ``max_rms`` and ``noise``, and of the noise its
+        ``seed``, and how many samples were drawn from it (``draws``, ``predictions``).
 
         Raises:
             RuntimeError: The parameters hold a sample, and would be saved with it.
@@ -360,9 +364,10 @@ class IVON(Optimizer):
         keys.seed, keys.draws, keys.predictions = noise["seed"], noise["draws"], noise.get("predictions", 0)
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("mc_samples", "max_norm", "hess_approx", "noise", "fused", "_samples")
-        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
+        own = {name: getattr(self, name) for name in (*COMMON, "fused", "_samples")}
+        return {**super().__getstate__(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self.__dict__.setdefault("max_rms", math.inf)  # which pickles of version 0.2 lack
         self._samples.reset()

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum, auto
 from typing import Any
@@ -34,6 +34,7 @@ from bayesdual.ivon.checks import (
     ZEROED_TOO_EARLY,
     check_params,
     check_settings,
+    factors,
     first_nonfinite,
     gradient_length,
     name_of,
@@ -279,11 +280,12 @@ class Samples:
         """Takes note of the gradients there are, to which those of another sample must not be added."""
         self._older = gradients_of(params)
 
-    def gradients(self, max_norm: float) -> tuple[Gradients, bool]:
+    def gradients(self, max_norm: float, max_rms: float = math.inf) -> tuple[Gradients, bool]:
         """The mean of g of each parameter that has one, and whether the buffer holds the mean of the product already.
 
         Args:
             max_norm: Gradients that are longer, of all parameters together, are shortened to this.
+            max_rms: The gradient of a parameter whose root mean square is larger is shortened to this, before.
 
         Raises:
             FloatingPointError: A gradient is infinite or not a number.
@@ -304,8 +306,8 @@ class Samples:
                 f"the gradient of {self._name(first_nonfinite(grads))} is infinite or not a number: the step was not "
                 "made; lower the learning rate or look for the cause in the loss."
             )
-        if length > max_norm:
-            grads = self._shortened(grads, max_norm / length, averaged)
+        if length > max_norm or math.isfinite(max_rms):
+            grads = self._shortened(grads, factors(grads, length, max_norm, max_rms), averaged)
         return grads, averaged
 
     def _gradients_of_last(self) -> Gradients:
@@ -340,11 +342,11 @@ class Samples:
             self.layout.buffers[p].copy_(product)
         return {p: torch.empty_like(self.layout.buffers[p]).copy_(g) for p, (g, _) in pairs.items()}
 
-    def _shortened(self, grads: Gradients, factor: float, averaged: bool) -> Gradients:
-        """The gradients times a factor, and what was made of them likewise."""
+    def _shortened(self, grads: Gradients, by: Mapping[Tensor, float], averaged: bool) -> Gradients:
+        """The gradients times the factor of each, and what was made of them likewise."""
         buffers = self.layout.buffers
         if averaged:
             products = [buffers[p] for p in grads]
-            foreach.mul_(products, factor**2 if self.squared else factor)
+            foreach.mul_(products, [by[p] ** 2 if self.squared else by[p] for p in grads])
         single = [g.to(buffers[p].dtype) for p, g in grads.items()]
-        return dict(zip(grads, foreach.mul(single, factor), strict=True))
+        return dict(zip(grads, foreach.mul(single, [by[p] for p in grads]), strict=True))

@@ -3,6 +3,7 @@
 from bayesdual.kprior.diagonal import DiagonalPrior
 from bayesdual.kprior.kronecker import KroneckerPrior, factors, leading_eigenvectors
 from bayesdual.kprior.natural import NaturalPrior
+from bayesdual.kprior.residual import Residual
 from bayesdual.kprior.terms import (
     Preconditions,
     TakesLikelihood,
@@ -16,6 +17,7 @@ __all__ = [
     "KroneckerPrior",
     "NaturalPrior",
     "Preconditions",
+    "Residual",
     "TakesLikelihood",
     "WeightPrior",
     "factors",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 
 from bayesdual.learner.past import NOTHING, Past, evaluated_again, fingerprint, first_difference, parts, past_of
 from bayesdual.learner.unfamiliar import unfamiliar_data
@@ -21,6 +22,7 @@ from bayesdual.stream import (
     classes_of,
     experience_data,
     refuse_not_finite,
+    weights_in_mean,
 )
 
 EVALUATION_BATCH = 1000
@@ -39,14 +41,17 @@ class StreamDataModule(LightningDataModule):
         benchmark: An Avalanche benchmark with streams ``train`` and ``test`` and, for tuning, ``valid``; or what
             returns one: of ``bayesdual.scenarios``, ``avalanche.benchmarks.classic``, or a callable of your own.
         epochs: Epochs of training on each experience.
-        batch_size: New examples in a training batch of each process: N processes learn from N times as many in a step.
+        batch_size: New examples in a training batch.
+        batch_size_of: Of ``all`` processes together, each taking its part, so that a step is the same whatever their
+            number; or of ``each``, so that N processes learn from N times as many, replayed ones included.
         evaluate_on: Stream that ``fit`` evaluates on after each experience: ``test``, or ``valid`` for tuning.
         workers: Processes that read data which is not held as tensors.
         ood: Another benchmark, or what returns one, whose test data are of another kind: evaluations say how well they
             are told from those learned. It is gone through in every evaluation.
 
     Raises:
-        ValueError: ``epochs`` or ``batch_size`` is not positive, or the benchmark lacks the stream asked for.
+        ValueError: ``epochs`` or ``batch_size`` is not positive, ``batch_size_of`` is another word, or the benchmark
+            lacks the stream asked for.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class StreamDataModule(LightningDataModule):
         benchmark: Callable[..., Any],
         epochs: int = 1,
         batch_size: int = 64,
+        batch_size_of: Literal["all", "each"] = "all",
         evaluate_on: str = "test",
         workers: int = 0,
         ood: Callable[..., Any] | None = None,
@@ -62,9 +68,12 @@ class StreamDataModule(LightningDataModule):
         for name, value in (("epochs", epochs), ("batch_size", batch_size)):
             if value < 1:
                 raise ValueError(f"data.{name} is {value}: give at least 1.")
+        if batch_size_of not in ("all", "each"):
+            raise ValueError(f"data.batch_size_of is {batch_size_of!r}: give all, or each.")
         self._given = benchmark
         self.epochs = epochs
         self.batch_size = batch_size
+        self.batch_size_of = batch_size_of
         self.evaluate_on = evaluate_on
         self.workers = workers
         self._ood_given = ood
@@ -276,11 +285,32 @@ class StreamDataModule(LightningDataModule):
         """What the experience before the current one is evaluated on; None of the first, or where that is gone."""
         return self._evaluations(self.evaluate_on).get(self.experience - 1)
 
+    # -- several processes
+
+    @property
+    def batches_of_a_step(self) -> int:
+        """How many batches of ``batch_size`` all processes together learn from at a time."""
+        return 1 if self.batch_size_of == "all" else self._rank_of()[1]
+
+    @property
+    def examples_of_a_batch(self) -> int:
+        """New examples that all processes together learn from at a time."""
+        return self.batch_size * self.batches_of_a_step
+
+    def weights(self, batch: int) -> Tensor | None:
+        """What this process's examples of a batch, counted from where the loader begins, count in its mean."""
+        before = (self.batch + batch) * self.examples_of_a_batch
+        return weights_in_mean(min(self.examples_of_a_batch, len(self.train_data()) - before), *self._rank_of())
+
+    def _rank_of(self) -> tuple[int, int]:
+        """Which process this is, of how many."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
     # -- what Lightning calls
 
     def train_dataloader(self) -> TensorLoader | DatasetLoader:
         seed = (self._shuffle_seed + self.experience * self.epochs + self.epoch) % 2**63
-        return self._loader(self.train_data(), self.batch_size, seed, self.batch)
+        return self._loader(self.train_data(), self.examples_of_a_batch // self._rank_of()[1], seed, self.batch)
 
     def val_dataloader(self) -> list[TensorLoader | DatasetLoader]:
         validating = self.trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING
@@ -355,7 +385,7 @@ class StreamDataModule(LightningDataModule):
         self, data: TensorData | DatasetData, batch_size: int, seed: int | None = None, first: int = 0
     ) -> TensorLoader | DatasetLoader:
         """This process's shard of the data, in the order of the seed, or in the data's if there is none."""
-        rank, ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        rank, ranks = self._rank_of()
         if isinstance(data, TensorData):
             return TensorLoader(data, batch_size, seed, rank, ranks, first)
         return DatasetLoader(data, batch_size, seed, rank, ranks, first, self.workers)

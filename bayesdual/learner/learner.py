@@ -34,7 +34,7 @@ from bayesdual.learner.growth import (
 from bayesdual.learner.history import History
 from bayesdual.learner.past import joined_names
 from bayesdual.learner.position import batches_done, random_states, rest_as_an_epoch, set_random_state_of, share_done
-from bayesdual.learner.start import arrange, check_labels, check_saved, take_place
+from bayesdual.learner.start import arrange, check_labels, check_saved, check_shared, take_place
 from bayesdual.learner.supported import refuse_unsupported
 from bayesdual.models import evaluating, of_network, widen_as_saved
 from bayesdual.posterior import Posterior
@@ -46,7 +46,7 @@ from bayesdual.prediction import (
     prediction_by,
     takes_task_labels,
 )
-from bayesdual.random_state import random_state
+from bayesdual.random_state import random_state, set_random_state
 from bayesdual.schedule import lower_learning_rate
 from bayesdual.stream import Batch, Inputs, Predict
 
@@ -101,6 +101,7 @@ class Learner(LightningModule):
         self._metric = self.likelihood.metric(0)  # of the evaluation under way
         self._takes_task_labels = takes_task_labels(network)
         self._random_state: list[dict[str, Any]] | dict[str, Any] | None = None
+        self._random_state_before: dict[str, Any] = {}
         self._within_epoch = False
         self._loss_sum: Tensor | float = 0.0  # of the epoch: NaN once a loss was
 
@@ -152,24 +153,27 @@ class Learner(LightningModule):
         """Examples and steps of an experience, in the mean over experiences."""
         stream, trainer = self.stream, self.trainer
         sizes = stream.describe()["sizes"]
-        batch = self._global_batch() * trainer.accumulate_grad_batches
+        batch = stream.examples_of_a_batch * trainer.accumulate_grad_batches
         return statistics.mean(sizes), stream.epochs * statistics.mean(-(-size // batch) for size in sizes)
 
-    def _global_batch(self) -> int:
-        """New examples of a batch on all processes."""
-        return self.stream.batch_size * self.trainer.world_size
-
     def configure_callbacks(self) -> list[Callback]:
-        """IVON has to be told of batches where Lightning computes gradients outside of the optimizer's step."""
+        """IVON has to be told of batches where Lightning computes gradients outside of the optimizer's step.
+
+        It is also the last that Lightning asks for before it begins processes, which it then seeds anew.
+        """
+        self._random_state_before = random_state()
         outside = self.trainer.accumulate_grad_batches > 1 or self.trainer.precision == "16-mixed"
         return [IVONCallback()] if outside else []
 
     def setup(self, stage: str) -> None:
         stream, fitting = self.stream, stage == "fit"
         stream.of_targets(self.likelihood)
+        if fitting and self.trainer.world_size > 1:  # go on from where generators stood, as one process does
+            set_random_state(self._random_state_before)
         self._epochs_counted = 0
         if fitting:
             refuse_unsupported(self.trainer, self.network)
+            check_shared(stream, self.trainer.world_size)
             take_place(stream, self._learned)
             if self._learned is None and self.algorithm.memory.counts and not stream.awaits_checkpoint:
                 raise ValueError("this algorithm has learned a stream already: make a new one for each Learner.")
@@ -266,10 +270,14 @@ class Learner(LightningModule):
         self._loss_sum = 0.0
         self.trainer.check_val_every_n_epoch = 1 if self.stream.last_epoch_of_experience else sys.maxsize
         self.algorithm.begin_experience(
-            self.stream.train_data(), self.device, self.trainer.global_rank, self.trainer.world_size
+            self.stream.train_data(),
+            self.device,
+            self.trainer.global_rank,
+            self.trainer.world_size,
+            self.stream.batches_of_a_step,
         )
         self._ivons = None
-        if self.stream.epoch == 0:
+        if self.stream.epoch == 0 and self.stream.batch == 0:
             with self.history.timing("evaluation"):
                 self._look_for_drift()
 
@@ -289,7 +297,7 @@ class Learner(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> STEP_OUTPUT:
         try:
-            loss, parts = self.algorithm.loss(self.network, self, *batch)
+            loss, parts = self.algorithm.loss(self.network, self, *batch, self.stream.weights(batch_idx))
         except ValueError as error:
             if len(batch[1]) > 1:
                 raise
@@ -436,7 +444,7 @@ class Learner(LightningModule):
             "classes": list(self.classes),
             "within_epoch": self._within_epoch,
             "batches": batches_done(self.trainer, self.stream) if self._within_epoch else 0,
-            "batch": self._global_batch(),
+            "batch": self.stream.examples_of_a_batch,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -447,7 +455,7 @@ class Learner(LightningModule):
                 or cannot be gone on from.
         """
         stream, tensors, fitting = self.stream, checkpoint["state_dict"], self.trainer.state.fn == TrainerFn.FITTING
-        check_saved(checkpoint, self.trainer, stream, self._global_batch())
+        check_saved(checkpoint, self.trainer, stream)
         state = checkpoint["bayesdual"]
         stream.load_state_dict(checkpoint[type(stream).__qualname__])
         stream.batch = state.get("batches") or 0

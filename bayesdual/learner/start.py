@@ -13,14 +13,13 @@ from bayesdual.learner.datamodule import StreamDataModule
 from bayesdual.learner.supported import save_at_epoch_ends
 
 
-def check_saved(saved: Mapping[str, Any], trainer: Any, stream: StreamDataModule, batch: int) -> None:
+def check_saved(saved: Mapping[str, Any], trainer: Any, stream: StreamDataModule) -> None:
     """Looks at the checkpoint that a trainer begins from.
 
     Args:
         saved: What is in it.
         trainer: Lightning's.
         stream: What is learned, or evaluated on.
-        batch: New examples of a batch on all processes.
 
     Raises:
         ValueError: It is damaged, was not made by a ``Learner`` with such a stream, or cannot be gone on from.
@@ -40,10 +39,23 @@ def check_saved(saved: Mapping[str, Any], trainer: Any, stream: StreamDataModule
             "the checkpoint was written in the middle of a step or after the last batch of an epoch, which a stream "
             "cannot go on from: give one that StreamCheckpoint wrote (last.ckpt, experience_K.ckpt)."
         )
-    if state["batch"] != batch:
+    if state["batch"] != (batch := stream.examples_of_a_batch):
         raise ValueError(
             f"the checkpoint was written in the middle of an epoch with {state['batch']} new examples in a batch, all "
             f"processes together, and there are {batch} now: give as many, or a checkpoint of the end of an epoch."
+        )
+
+
+def check_shared(stream: StreamDataModule, ranks: int) -> None:
+    """Sees that processes can share out a batch.
+
+    Raises:
+        ValueError: They would have parts of several sizes.
+    """
+    if stream.examples_of_a_batch % ranks:
+        raise ValueError(
+            f"data.batch_size is {stream.batch_size}, which {ranks} processes cannot share out evenly: give a multiple "
+            "of their number, or data.batch_size_of each."
         )
 
 

@@ -1,14 +1,21 @@
-"""IVON's settings for an adapter: steps clipped in each weight, and noise by the rule for streams.
+"""IVON's settings for an adapter: steps of the same length in each of its matrices, and noise by the rule for streams.
 
-With P weights that are learned, and s the largest step of any of them,
+With P weights that are learned, and s the root mean square of the first step of each matrix,
 
-    hess_init = h0 = 1e-3,   clip_radius = xi = 1e-2,   lr = s / xi (not rescaled),   ess = P / (45 h0)
+    hess_init = h0 = 1e-3,   max_rms = rho = 1e-5,   lr = s h0 / rho (not rescaled),   ess = P / (45 h0)
 
-Gradients of an adapter are far larger than h0 xi = 1e-5, so that nearly every weight moves by s, as with Adam; without
-the bound a step down the steep loss of new classes throws an adapter so far that it never comes back (docs/lora.md).
-The variance of the noise is 1 / (ess h0) = 45 / P, as ``bayesdual.ivon.ivon_settings`` has it.
+Gradients of an adapter are far longer than rho, so that g is rho g / rms(g) in each matrix: the steepest descent of all
+steps whose root mean square is s there. Two things follow.
 
-Source: IVON-LoRA (Cong et al., 2024) for h0 and the clipping; their s is 3e-5, for far larger models.
+- **In a stream** the loss of the new examples has the share N / (N + N'), which falls. In gradient descent the steps of
+  what is new fall with it; here they do not, as only the direction of a gradient counts.
+- Within a matrix, small gradients stay small. IVON-LoRA's bound on each weight, clip_radius far below the gradients,
+  makes of them steps as large as of any: of the thousands of weights of classes that are not learned now, too.
+
+The variance of the noise is 1 / (ess h0) = 45 / P, as ``bayesdual.ivon.ivon_settings`` has it. docs/lora.md has what
+was measured.
+
+Source: h0 from IVON-LoRA (Cong et al., 2024); the length of steps by matrix from LARS (You et al., 2017).
 """
 
 from __future__ import annotations
@@ -18,7 +25,7 @@ from typing import Any
 
 from bayesdual.ivon import IVON, IVONByRule
 
-HESS_INIT, CLIP_RADIUS, SHARE = 1e-3, 1e-2, 45.0
+HESS_INIT, MAX_RMS, SHARE = 1e-3, 1e-5, 45.0
 WEIGHT_DECAY = 1e-6  # far below hess_init
 
 
@@ -26,7 +33,7 @@ class IVONForLoRA(IVONByRule):
     """IVON with settings for an adapter, once it is known how many weights are learned.
 
     Args:
-        step: s, the largest step of a weight; it takes the place of AdamW's learning rate.
+        step: s, the root mean square of a matrix's first step; it takes the place of AdamW's learning rate.
         betas: Decay of the momentum and of the Hessian.
 
     Raises:
@@ -45,10 +52,10 @@ class IVONForLoRA(IVONByRule):
         learned = sum(p.numel() for p in params if p.requires_grad)
         return IVON(
             params,
-            lr=self.step / CLIP_RADIUS,
+            lr=self.step * HESS_INIT / MAX_RMS,
             ess=learned / (SHARE * HESS_INIT),
             hess_init=HESS_INIT,
-            clip_radius=CLIP_RADIUS,
+            max_rms=MAX_RMS,
             rescale_lr=False,
             betas=self.betas,
             weight_decay=self.weight_decay,

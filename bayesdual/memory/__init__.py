@@ -4,6 +4,9 @@ from bayesdual.memory.codec import CosineCodec
 from bayesdual.memory.cosine_spread import CosineSpread
 from bayesdual.memory.exemplars import IMPOSSIBLE, Exemplars, concatenate
 from bayesdual.memory.filling import candidate_rows, new_exemplars
+from bayesdual.memory.levels import bytes_of_vectors, decode_vectors, encode_vectors
+from bayesdual.memory.low_rank_spread import LowRankSpread
+from bayesdual.memory.map import MemoryMap, map_memory
 from bayesdual.memory.memory import FORMAT, Memory
 from bayesdual.memory.packing import pack, size_of, unpack
 from bayesdual.memory.plan import Counts, Plan
@@ -43,11 +46,14 @@ __all__ = [
     "Exemplars",
     "FORMAT",
     "IMPOSSIBLE",
+    "LowRankSpread",
     "Memory",
+    "MemoryMap",
     "Merging",
     "Plan",
     "Selection",
     "Spread",
+    "bytes_of_vectors",
     "can_be_averaged",
     "candidate_rows",
     "cell_means",
@@ -55,9 +61,12 @@ __all__ = [
     "classes_or_one",
     "concatenate",
     "coverage",
+    "decode_vectors",
     "dual_coverage",
+    "encode_vectors",
     "fair_shares",
     "herding",
+    "map_memory",
     "mean_predictions",
     "memory_vectors",
     "new_exemplars",

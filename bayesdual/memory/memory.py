@@ -26,17 +26,20 @@ from torch import Tensor
 from bayesdual.likelihoods import CATEGORICAL, Likelihood
 from bayesdual.memory.cosine_spread import CosineSpread
 from bayesdual.memory.exemplars import Exemplars, concatenate
-from bayesdual.memory.packing import UNKNOWN, Packed, pack, size_of, unpack
+from bayesdual.memory.levels import bytes_of_vectors
+from bayesdual.memory.low_rank_spread import LowRankSpread
+from bayesdual.memory.packing import UNKNOWN, Packed, are_features, pack, size_of, unpack
 from bayesdual.memory.plan import Counts, Plan, plan_of
 from bayesdual.memory.shares import by_class
 from bayesdual.memory.soft_labels import soft_labels
-from bayesdual.memory.spread import Spread
+from bayesdual.memory.spread import AnySpread, Spread
 from bayesdual.memory.vectors import Condenser
 from bayesdual.stream import Predict
 from bayesdual.tensor_files import read_tensors, write_tensors
 
 FORMAT = "bayesdual-memory-1"
 PACKED_FORMAT = "bayesdual-memory-2"
+RANK, SHARE = 100, 0.2  # directions of the spread around features: so many, and at most this part of the bytes
 
 
 class Memory:
@@ -64,7 +67,7 @@ class Memory:
             raise ValueError(f"memory_bytes is {max_bytes}: give the number of bytes to keep, at least 1.")
         self.budget = budget
         self.max_bytes = max_bytes
-        self.spread: Spread | CosineSpread = Spread() if max_bytes is None else CosineSpread()  # around means
+        self.spread: AnySpread = Spread() if max_bytes is None else CosineSpread()  # around means
         self._packed: Packed = {}
         self._exemplars: Exemplars | None = None
         self._counts: Counts = {}
@@ -149,8 +152,11 @@ class Memory:
         """
         if self.max_bytes is None:
             return
+        if self._exemplars is None and are_features(x):
+            self.spread = LowRankSpread(min(RANK, int(SHARE * self.max_bytes / bytes_of_vectors((1, x.shape[1])))))
         packed, n = (pack(_plain(x, y), {}), len(y)) if self._exemplars is None else (self._packed, len(self))
-        beside = 2 * x[0].numel() + sum(len(packed[name]) for name in ("counts",))
+        rank = self.spread.rank if isinstance(self.spread, LowRankSpread) else 0
+        beside = 2 * x[0].numel() + len(packed["counts"]) + (bytes_of_vectors((rank, x[0].numel())) if rank else 0)
         each = (len(packed["inputs"]) + len(packed["weights"]) + len(packed["labels"])) / n
         self.budget = int(max(0.0, self.max_bytes - beside) / each)
         self._refuse_too_few(classes, each + beside / classes)
@@ -234,6 +240,7 @@ class Memory:
         temperature: float,
         generator: torch.Generator,
         likelihood: Likelihood = CATEGORICAL,
+        noise: float = 1.0,
     ) -> None:
         """Gives all exemplars the soft labels of the network as it is now.
 
@@ -242,9 +249,11 @@ class Memory:
             temperature: T of the soft labels.
             generator: Source of randomness, on the CPU.
             likelihood: Of the targets.
+            noise: Scale of the noise under which soft labels are mean predictions; 0: they are of exemplars alone.
         """
         if (z := self._exemplars) is not None:
-            logits = soft_labels(predict, z, self.spread, self.examples_seen, temperature, generator, likelihood)
+            spread = self.spread if noise else None
+            logits = soft_labels(predict, z, spread, self.examples_seen, temperature, generator, likelihood)
             self._exemplars = replace(z, logits=logits)
 
     def to(self, device: torch.device | str) -> None:
@@ -328,6 +337,8 @@ class Memory:
             tensors = {**tensors, "x": unpack(packed)[0].x}
         exemplars = None if tensors is None else Exemplars.from_tensors(tensors)
         if "spread" in state:  # files, and checkpoints made before there was one
+            if "rank" in state["spread"]:
+                self.spread = LowRankSpread(int(state["spread"]["rank"]))
             self.spread.load_state_dict(state["spread"])
         self.budget = state["budget"]
         self._counts = {(c, e): n for c, e, n in state["counts"]}
@@ -343,8 +354,8 @@ class Memory:
         kind, tensors = FORMAT, {} if self._exemplars is None else self._exemplars.tensors()
         if self.max_bytes is not None:
             kind, tensors = PACKED_FORMAT, _as_tensors(self._packed)
-            if self.spread:
-                tensors["spread"] = self.spread.state_dict()["sum"]
+            parts = {name: part for name, part in state["spread"].items() if part is not None}
+            tensors |= {"spread" if name == "sum" else f"spread.{name}": part for name, part in parts.items()}
         write_tensors(path, tensors, {"format": kind, "memory": json.dumps(plain)})
 
     @classmethod
@@ -361,7 +372,9 @@ class Memory:
         memory = cls(state["budget"], state.get("max_bytes"))
         try:
             if header["format"] == PACKED_FORMAT:
-                spread = {"sum": tensors.pop("spread", None)}
+                parts = {name: tensors.pop(name) for name in list(tensors) if name.startswith("spread.")}
+                spread: dict[str, Any] = {name.removeprefix("spread."): part for name, part in parts.items()}
+                spread = spread or {"sum": tensors.pop("spread", None)}
                 known = unpack(_as_bytes(tensors))[0].tensors() if tensors else None
                 state |= {"spread": spread, "packed": tensors, "exemplars": known}
             else:

@@ -1,10 +1,11 @@
 """A memory in bytes: all that is carried from one experience to the next beside the network and its optimizer.
 
-    inputs     images in uint8 by the cosine codec, where that is smaller; floating inputs in half precision; tokens,
-               which have no mean, in the smallest type of integers that holds them
+    inputs     images in uint8 by the cosine codec, where that is smaller; vectors of many numbers in four bits a
+               number (``levels.py``); other floating inputs in half precision; tokens, which have no mean, in the
+               smallest type of integers that holds them
     labels     labels, task labels and experiences, which stand in runs and take next to nothing
     weights    what each exemplar stands for, in half precision
-    spread     a variance for each coefficient, in bfloat16
+    spread     a variance for each coefficient, in bfloat16; of vectors of many numbers some directions as well
     counts     the examples seen, by class and experience
 
 Soft labels, and a prior of the weights that is measured on the memory, follow from these and the network as it is, so
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from bayesdual.memory.codec import CosineCodec, is_codable
 from bayesdual.memory.exemplars import Exemplars
+from bayesdual.memory.levels import decode_vectors, encode_vectors
 
 STEP = 50.0  # of the codec, in grey levels: between 40 and 60, finer steps and more exemplars are worth the same
 UNKNOWN = -1
@@ -32,6 +34,8 @@ _DTYPES = (torch.uint8, torch.float16, torch.int16, torch.int32, torch.int64)
 _INTEGERS = _DTYPES[2:]
 _CODED = 255  # in place of a type
 _TOKENS = 254
+_LEVELS = 253
+MANY = 64  # numbers of a vector from which on it is coded
 
 Packed = dict[str, bytes]
 """The parts above, by name."""
@@ -83,7 +87,14 @@ def size_of(packed: Mapping[str, bytes]) -> dict[str, int]:
     return {name: len(part) for name, part in packed.items()}
 
 
+def are_features(x: Tensor) -> bool:
+    """Whether inputs are vectors of many numbers, shape (N, D), as features are."""
+    return x.is_floating_point() and x.dim() == 2 and x.shape[1] >= MANY
+
+
 def _packed_inputs(x: Tensor, y: Tensor, weights: Tensor, step: float) -> bytes:
+    if are_features(x):
+        return struct.pack("<B", _LEVELS) + encode_vectors(x)
     x = x.half() if x.is_floating_point() else x
     if x.dtype in _INTEGERS:
         return _packed_tokens(x)
@@ -98,6 +109,8 @@ def _unpacked_inputs(packed: bytes, y: Tensor) -> Tensor:
         return CosineCodec.decode(packed[1:], y)
     if packed[0] == _TOKENS:
         return _unpacked_tokens(packed)
+    if packed[0] == _LEVELS:
+        return decode_vectors(packed[1:])
     kind, dim = struct.unpack_from("<BB", packed)
     shape = struct.unpack_from(f"<{dim}I", packed, 2)
     data = bytearray(zlib.decompress(packed[2 + 4 * dim :]))

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from bayesdual.likelihoods import CATEGORICAL, Likelihood
-from bayesdual.memory.cosine_spread import CosineSpread
 from bayesdual.memory.exemplars import IMPOSSIBLE, Exemplars
-from bayesdual.memory.spread import Spread
+from bayesdual.memory.spread import AnySpread
 from bayesdual.stream import Predict
 
 PREDICTIONS = 8  # that a soft label is the mean of; fewer of many vectors, which stand for less each
@@ -21,7 +20,7 @@ BATCH = 1000
 def soft_labels(
     predict: Predict,
     z: Exemplars,
-    spread: Spread | CosineSpread,
+    spread: AnySpread | None,
     examples: float,
     temperature: float,
     generator: torch.Generator,
@@ -40,7 +39,7 @@ def soft_labels(
 def mean_predictions(
     predict: Predict,
     z: Exemplars,
-    spread: Spread | CosineSpread,
+    spread: AnySpread,
     examples: float,
     temperature: float,
     generator: torch.Generator,

@@ -16,12 +16,36 @@ further merging are added, as variances of independent variables add up:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 DRAWS = 512  # that are kept
+
+
+class AnySpread(Protocol):
+    """What memory vectors lose of the inputs that they stand for: :class:`Spread`, or one that takes few bytes."""
+
+    def __bool__(self) -> bool:
+        """Whether anything was lost yet."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are kept."""
+        ...
+
+    def add(self, deviations: Tensor, generator: torch.Generator) -> None:
+        """Takes in sqrt(w) (x - x_z), shape (n, ...), of what was lost."""
+
+    def around(self, x: Tensor, examples: float, scale: float, generator: torch.Generator) -> Tensor:
+        """Inputs that vectors may stand for, by noise of that scale; ``examples`` is how many the spread is of."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Spread:

@@ -22,9 +22,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bayesdual.memory.cosine_spread import CosineSpread
 from bayesdual.memory.exemplars import Exemplars
-from bayesdual.memory.spread import Spread
+from bayesdual.memory.spread import AnySpread
 from bayesdual.models import sees_means
 
 TOGETHER = 500  # exemplars of which the nearest is found
@@ -66,7 +65,7 @@ class Condenser:
         self,
         condensation: Condensation | None,
         module: nn.Module,
-        spread: Spread | CosineSpread | None,
+        spread: AnySpread | None,
         generator: torch.Generator,
     ) -> None:
         self._condensation = condensation

@@ -22,6 +22,12 @@ def sees_means(module: nn.Module) -> bool:
     return isinstance(first, nn.Linear) and not any(isinstance(m, other) for m in module.modules())
 
 
+def linear_head(module: nn.Module) -> nn.Linear | None:
+    """The layer that logits come from, where the network is nothing but a linear layer of flattened inputs."""
+    parts = [part for part in module.modules() if not isinstance(part, (nn.Sequential, nn.Flatten, nn.Identity))]
+    return parts[0] if len(parts) == 1 and isinstance(parts[0], nn.Linear) else None
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Puts a model into eval mode while entered; afterwards each of its modules is in the mode it was in."""

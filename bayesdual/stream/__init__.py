@@ -14,7 +14,7 @@ from bayesdual.stream.experience import (
     task_classes,
 )
 from bayesdual.stream.inputs import Inputs
-from bayesdual.stream.loaders import DatasetLoader, TensorLoader, shard
+from bayesdual.stream.loaders import DatasetLoader, TensorLoader, shard, weights_in_mean
 
 __all__ = [
     "Batch",
@@ -34,4 +34,5 @@ __all__ = [
     "shard",
     "standardise",
     "task_classes",
+    "weights_in_mean",
 ]

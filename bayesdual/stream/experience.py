@@ -67,6 +67,7 @@ class TensorData:
         index: Position of each example in the source dataset, shape (N,), int64.
         mean: Per-channel mean of the inputs, on the scale 0..1; empty when ``x`` is used as it is.
         std: Per-channel standard deviation, on the scale 0..1; empty when ``x`` is used as it is.
+        origin: What made ``x``, where it is features of a frozen backbone; empty: nothing did.
     """
 
     x: Tensor
@@ -75,6 +76,7 @@ class TensorData:
     index: Tensor
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    origin: str = ""
 
     def __len__(self) -> int:
         return len(self.y)

@@ -36,6 +36,24 @@ def shard(n: int, seed: int | None = None, rank: int = 0, ranks: int = 1) -> Ten
     return rows[as_many_each][rank::ranks]
 
 
+def weights_in_mean(n: int, rank: int, ranks: int) -> Tensor | None:
+    """What the examples of a rank count in the mean over a batch of which each rank has its shard.
+
+    The mean over ranks of each one's weighted sum is the mean over the batch; an example that goes twice counts once.
+
+    Args:
+        n: Number of examples in the batch, on all ranks.
+        rank: Which shard is this one's; see :func:`shard`.
+        ranks: Number of shards.
+
+    Returns:
+        Shape (ceil(n / ranks),), float64; or None where all count the same.
+    """
+    if n % ranks == 0:
+        return None
+    return (torch.arange(rank, -(-n // ranks) * ranks, ranks) < n).double() * (ranks / n)
+
+
 class TensorLoader:
     """Batches of tensors by indexing; a shard of them on each rank.
 

@@ -9,6 +9,11 @@ classes, n_c that of the examples of class c seen so far, and N that of all exam
     streaming LDA           Sigma = sum_i (x_i - mu_{y_i}) (x_i - mu_{y_i})^T / N
     (Hayes & Kanan 2020)    W = Lambda mu,   Lambda = ((1 - e) Sigma + e I)^-1     score_c = w_c x - 1/2 w_c mu_c
 
+    low-rank LDA            the same with B^T B + diag(v) in place of Sigma and coded means (bayesdual.memory)
+
+    quantised replay        logistic regression on examples in a few bits a number, as many as fit, or all
+                            W = argmin mean of CE + ridge_lambda / 2 |W|^2         score_c = w_c x + b_c
+
     ridge regression on     phi = relu(R x),   R ~ N(0, 1/D), fixed
     random features         S = sum_i phi_i phi_i^T,   B = sum_i phi_i onehot(y_i)^T
     (RanPAC, ACIL)          W = (S + lambda I)^-1 B                                score_c = w_c phi
@@ -34,6 +39,8 @@ from math import isqrt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from bayesdual.memory import LowRankSpread, bytes_of_vectors, decode_vectors, encode_vectors, fair_shares
 
 UNSEEN = -1e4  # the score of a class without examples: softmax gives it 0, and stays finite
 CHUNK = 2048  # examples whose random features are held at a time
@@ -136,6 +143,86 @@ class StreamingLDA(ClosedForm):
 
     def memory_bytes(self) -> dict[str, int]:
         return self._classes.memory_bytes() | {"covariance": FLOAT * _triangle(len(self._scatter))}
+
+
+class LowRankLDA(ClosedForm):
+    """Streaming LDA in few bytes: ``rank`` directions of the covariance and the means, coded in ``bits`` a number."""
+
+    def __init__(self, n_inputs: int, n_classes: int, rank: int = 100, bits: int = 4, shrinkage: float = 1e-2) -> None:
+        self._means = torch.zeros(n_classes, n_inputs)
+        self._counts = torch.zeros(n_classes)
+        self._spread = LowRankSpread(rank, bits)
+        self._bits = bits
+        self._shrinkage = shrinkage
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Takes all examples of a class in at once: a mean that was coded cannot be moved by a few without loss."""
+        classes = ClassMeans(x.shape[1], len(self._counts))
+        classes.means, classes.counts = self._means.clone(), self._counts
+        self._spread.add(classes.add(x, y))
+        self._means = decode_vectors(encode_vectors(classes.means, self._bits))
+        self._spread.parts()
+
+    def classifier(self) -> Scores:
+        means, e = self._means.double(), self._shrinkage
+        covariance = (1 - e) * self._spread.through(torch.eye(means.shape[1]), float(self._counts.sum())).double()
+        covariance.diagonal().add_(e)
+        weights = _solve(covariance, means.T)
+        return _linear(weights, -(weights.T * means).sum(1) / 2, self._counts)
+
+    def memory_bytes(self) -> dict[str, int]:
+        means = bytes_of_vectors(self._means.shape, self._bits)
+        return {"means": means, "counts": self._counts.nbytes, "covariance": self._spread.nbytes}
+
+    @staticmethod
+    def rank_within(memory_bytes: int, n_inputs: int, n_classes: int, bits: int = 4) -> int:
+        """The largest rank within bytes; less than 0 where there is no room for the means."""
+        beside = bytes_of_vectors((n_classes, n_inputs), bits) + FLOAT * n_classes + 2 * n_inputs
+        header, each = bytes_of_vectors((0, n_inputs), bits), bytes_of_vectors((1, n_inputs), bits)
+        return min(n_inputs, (memory_bytes - beside - header) // (each - header))
+
+
+class QuantisedReplay(ClosedForm):
+    """Logistic regression on examples in ``bits`` a number: of each class as many as fit into ``memory_bytes``."""
+
+    def __init__(
+        self, n_inputs: int, n_classes: int, seed: int, memory_bytes: int, bits: int = 2, ridge_lambda: float = 1e-2
+    ) -> None:
+        self._kept = int(
+            memory_bytes // (bytes_of_vectors((1, n_inputs), bits) - bytes_of_vectors((0, n_inputs), bits) + 1)
+        )
+        self._x, self._y = torch.zeros(0, n_inputs), torch.zeros(0, dtype=torch.int64)
+        self._counts = torch.zeros(n_classes)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._bits = bits
+        self._lambda = ridge_lambda
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        coded = decode_vectors(encode_vectors(x, self._bits))
+        order = torch.randperm(len(x), generator=self._generator)
+        self._x, self._y = torch.cat([self._x, coded[order]]), torch.cat([self._y, y[order]])
+        self._counts += y.bincount(minlength=len(self._counts))
+        shares = fair_shares([int(n) for n in self._counts], self._kept)
+        rows = torch.cat([torch.nonzero(self._y == c).squeeze(1)[:n] for c, n in enumerate(shares)])
+        self._x, self._y = self._x[rows], self._y[rows]
+
+    def classifier(self) -> Scores:
+        weights = torch.zeros(self._x.shape[1], len(self._counts), requires_grad=True)
+        biases = torch.zeros(len(self._counts), requires_grad=True)
+        optimizer = torch.optim.LBFGS([weights, biases], max_iter=60, line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(self._x @ weights + biases, self._y) + self._lambda / 2 * weights.square().sum()
+            loss.backward()
+            return loss
+
+        with torch.enable_grad():
+            optimizer.step(closure)  # pyright: ignore[reportArgumentType]
+        return _linear(weights.detach(), biases.detach(), self._counts)
+
+    def memory_bytes(self) -> dict[str, int]:
+        return {"inputs": bytes_of_vectors(self._x.shape, self._bits), "labels": len(self._y)}
 
 
 class RandomRidge(ClosedForm):

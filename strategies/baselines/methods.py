@@ -30,7 +30,13 @@ from avalanche.training.plugins import ReplayPlugin, SynapticIntelligencePlugin
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 
-from bayesdual.strategies.baselines.closed_form import NearestClassMean, RandomRidge, StreamingLDA
+from bayesdual.strategies.baselines.closed_form import (
+    LowRankLDA,
+    NearestClassMean,
+    QuantisedReplay,
+    RandomRidge,
+    StreamingLDA,
+)
 from bayesdual.strategies.baselines.covon import CoVON, CoVONPlugin
 
 Common = dict[str, Any]
@@ -205,6 +211,8 @@ BASELINES: dict[str, Callable[..., Any]] = {
     "CoVON": covon,
     "iCaRL": icarl,
     "streaming LDA": StreamingLDA,
+    "low-rank LDA": LowRankLDA,
+    "quantised replay": QuantisedReplay,
     "random ridge": RandomRidge,
     "nearest class mean": NearestClassMean,
 }

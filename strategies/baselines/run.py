@@ -28,7 +28,7 @@ from torch.utils.data import Dataset
 from bayesdual.learner import EVALUATION_BATCH, History, StreamDataModule
 from bayesdual.measures import Evaluation, StreamMetric
 from bayesdual.strategies.baselines.carried import ExemplarBytes, check_budget, exemplars, memory_bytes
-from bayesdual.strategies.baselines.closed_form import ClosedForm, RandomRidge
+from bayesdual.strategies.baselines.closed_form import ClosedForm, LowRankLDA, RandomRidge
 from bayesdual.strategies.baselines.methods import baseline_named, icarl, joint
 from bayesdual.strategies.baselines.settings import FROM_STREAM, in_closed_form
 from bayesdual.stream import DatasetData, TensorData, classes_of, normalise
@@ -205,10 +205,15 @@ def _start_closed_form(
     baseline: type[ClosedForm], settings: dict[str, Any], stream: Mapping[str, int], train: Sequence[Tensors]
 ) -> Running:
     n_classes = stream["n_classes"]
-    if "memory_bytes" in settings:
+    if "memory_bytes" in settings and baseline is RandomRidge:
         budget = settings.pop("memory_bytes")
         check_budget(budget, RandomRidge.bytes_of(n_classes, n_classes), n_classes, "random feature")
         settings["features"] = RandomRidge.features_within(budget, n_classes)
+    elif "memory_bytes" in settings and baseline is LowRankLDA:
+        budget = settings.pop("memory_bytes")
+        settings["rank"] = LowRankLDA.rank_within(budget, stream["n_inputs"], n_classes, settings["bits"])
+        if settings["rank"] < 0:
+            raise ValueError(f"memory_bytes is {budget}, which has no room for the means of {n_classes} classes.")
     method = baseline(**settings, **_told_of(baseline, stream))
     scores: Callable[[Tensor], Tensor] = lambda x: x  # noqa: E731
 

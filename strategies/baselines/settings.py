@@ -17,11 +17,12 @@ FROM_CONFIGURATION = {
     "memory_size": (*ALGORITHM, "memory_size"),
     "replay_batch_size": (*ALGORITHM, "replay_batch_size"),
     "batch_size": ("data", "batch_size"),
+    "memory_bytes": (*ALGORITHM, "memory_bytes"),
 }
 FROM_STREAM = ("n_experiences", "n_inputs", "n_classes", "seed")
 LEFT_OPEN = {"memory_size": 200}  # what ours has, too, where the configuration says nothing
-BOUGHT = ("memory_size", "features")  # which follow from memory_bytes, where that is given
-WHOLE = (*FROM_CONFIGURATION, *BOUGHT, "memory_bytes", "memory_epochs")
+BOUGHT = ("memory_size", "features", "rank")  # which follow from memory_bytes, where that is given
+WHOLE = (*FROM_CONFIGURATION, *BOUGHT, "bits", "memory_bytes", "memory_epochs")
 POSITIVE = ("lr", "ridge_lambda")
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
@@ -20,9 +21,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bayesdual import __version__, sources
 from bayesdual.__main__ import main
+from bayesdual.cli.fit import batch_of_processes
 from bayesdual.cli.run_directories import changed_settings
 from bayesdual.configuration import CommandLineError, Setting, arguments, failure, messages, parsing_complaint, sole_use
+from bayesdual.learner import StreamDataModule
 from bayesdual.memory import Memory
+from tests.streams import blobs
 
 TINY = """
 seed_everything: 0
@@ -165,6 +169,12 @@ def test_checkpoints_within_epochs_are_a_setting(here):
     assert config_of(Path("runs/tiny-1/config.yaml").read_text())["checkpoint"]["every_n_steps"] == 3
     status, out, err = call(*tiny, "--ckpt_path", "last")
     assert status == 0 and "going on with checkpoint.every_n_steps None, which was 3" in out, err
+
+
+def test_how_processes_share_out_a_batch_is_said():
+    stream = partial(StreamDataModule, blobs, batch_size=32)
+    assert batch_of_processes(stream(), 2) == "2 processes: 32 new examples in a batch, 16 on each"
+    assert batch_of_processes(stream(batch_size_of="each"), 2) == "2 processes: 64 new examples in a batch, 32 on each"
 
 
 def test_evaluating_the_last_checkpoint_gives_the_accuracy_of_the_run(in_learned):
@@ -680,7 +690,7 @@ def test_a_signal_keeps_the_last_checkpoint_and_the_run_goes_on(here, monkeypatc
         for each, handler in handlers.items():  # Lightning ignores Ctrl-C from then on
             signal.signal(each, handler)
     assert status == expected
-    assert err == "bayesdual: stopped; --ckpt_path last goes on after the last finished epoch.\n"
+    assert err == "bayesdual: stopped; --ckpt_path last goes on from the last checkpoint.\n"
     checkpoints = {path.name for path in Path("runs/tiny-1/checkpoints").iterdir()}
     assert checkpoints == {"last.ckpt", "experience_1.ckpt", "experience_2.ckpt"}
     assert call("fit", "--config", "tiny.yaml", *again)[0] == 0

@@ -44,6 +44,7 @@ def test_every_tab_shows_each_experience(tmp_path):
     tags = shown.Tags()
     figures = {"forgetting/accuracy_matrix", "forgetting/accuracy_over_time", "classes/accuracy_of_classes"}
     figures |= {"classes/confusion", "certainty/reliability", "certainty/certainty", "memory/memory"}
+    figures |= {"memory/memory_map", "memory/memory_extremes", "memory/memory_changes"}
     assert set(tags["images"]) == figures and all(
         len({image.step for image in shown.Images(tag)}) == 3 for tag in figures
     )

@@ -9,6 +9,7 @@ from lightning import LightningModule, Trainer
 from bayesdual.algorithm import BayesDual
 from bayesdual.inspection import RunReport, StreamProgress
 from bayesdual.learner import Learner, StreamDataModule
+from bayesdual.memory import MemoryMap
 from bayesdual.models import MLP
 from tests.streams import blobs
 
@@ -44,7 +45,12 @@ def test_a_run_leaves_results_the_memory_and_figures(tmp_path, capsys):
         "posterior.safetensors",
         *(f"{name}.png" for name in ("accuracy_matrix", "accuracy_over_time", "certainty", "memory")),
         *(f"{name}.png" for name in ("accuracy_of_classes", "confusion", "reliability")),
+        *(f"{name}.png" for name in ("memory_map", "memory_extremes", "memory_changes")),
+        "memory_maps",
     }
+    maps = [MemoryMap.load(tmp_path / f"memory_maps/experience_{k}.safetensors") for k in (1, 2, 3)]
+    assert [set(mapped.y.tolist()) for mapped in maps] == [{0, 1}, {2, 3}, {4, 5}]
+    assert [int(mapped.kept.sum()) for mapped in maps] == [12, 6, 4], "shares of a budget of 12"
     assert all((tmp_path / name).read_bytes()[1:4] == b"PNG" for name in names if name.endswith(".png"))
     out = capsys.readouterr().out
     for i, row in enumerate(learner.history.accuracy):

@@ -5,10 +5,13 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.colors import to_rgb
 
 from bayesdual.inspection.charts import charts_of, compared_chart, matrix_chart, parts_chart, progress_chart
 from bayesdual.inspection.figures import GROUP_COLORS, KEPT_COLOR, LOST_COLOR, shade
+from bayesdual.inspection.memory_charts import map_chart
+from bayesdual.memory import MemoryMap
 
 MATRIX = [[1 / 3, float("nan"), 0.0], [0.7 - 1e-16, 2 / 3, 0.2], [0.1 + 0.2, 1 / 7, 1.0]]
 GROUPS = {"new": {"nll": 1 / 9, "ece": 0.1, "entropy": 1 / 11}, "unseen": {"nll": 6.0, "ece": 0.9, "entropy": 0.5}}
@@ -43,6 +46,18 @@ def test_a_hundred_experiences_are_drawn_without_numbers_and_names():
     assert len(matrix_chart(matrix)["layer"]) == 1 and len(matrix_chart(MATRIX)["layer"]) == 2
     assert "color" not in progress_chart(matrix)["layer"][0]["encoding"]["detail"]
     assert matrix_chart(matrix)["height"] < 600
+
+
+def test_the_slider_of_the_map_goes_through_the_experiences():
+    def of(residual):
+        one = torch.tensor([residual])
+        return MemoryMap(torch.tensor([1]), one, one, one > 0.5, torch.tensor([7]), *3 * [torch.zeros(0)])
+
+    chart = map_chart({2: of(0.3), 4: of(0.9)}, ["cat", "dog"])
+    points = [(p["experience"], p["class"], p["residual"], p["kept"], p["index"]) for p in values(chart)]
+    assert points == [(2, "dog", float(torch.tensor(0.3)), "no", 7), (4, "dog", float(torch.tensor(0.9)), "yes", 7)]
+    (slider,) = chart["params"]
+    assert (slider["value"], slider["bind"]["min"], slider["bind"]["max"]) == (4, 2, 4)
 
 
 def test_bars_begin_at_nothing():

@@ -14,7 +14,8 @@ from bayesdual.inspection import (
     posterior_figure,
     progress_figure,
 )
-from bayesdual.memory import Exemplars
+from bayesdual.inspection.memory_figures import changes_figure, drawn_rows, extremes_figure, map_figure
+from bayesdual.memory import Exemplars, MemoryMap
 from bayesdual.posterior import Posterior
 
 MATRIX = [[0.9, 0.1, 0.0], [0.6, 0.8, 0.2], [0.7, 0.5, 1.0]]
@@ -74,10 +75,12 @@ def test_the_memory_is_a_row_of_images_for_each_class_with_their_scores(channels
     assert [label.get_text() for label in axes.get_yticklabels()] == ["4", "5"]
     (named,) = memory_figure(exemplars(channels), [*"abcd", "cat"]).axes
     assert [label.get_text() for label in named.get_yticklabels()] == ["cat", "5"], "a number where there is no name"
-    assert [text.get_text() for text in axes.texts[:4]] == ["0", "0.1", "0.2", "0.3"]
-    assert len(axes.texts) == 3 + 10, "the first ten of a class"
+    assert [text.get_text() for text in axes.texts] == ["1"] * 13, "how many examples, of the first ten of a class"
+    bars = [bar.get_segments()[1] for bar in axes.collections]
+    assert [float(x[1][0] - x[0][0]) for x in bars] == pytest.approx([8 * s / 14 for s in range(13)]), "one scale"
+    assert "all of it 1.4" in axes.get_title()
     canvas = axes.images[0].get_array()
-    top, right = 6 // 3, 8 // 8 + 1
+    top, right = 6 // 2, 8 // 8 + 1
     assert canvas.shape == (2 * (top + 6), 10 * (8 + right), 3)
     assert (canvas[top, :8] == 1).all() and (canvas[top + 1, :8] == 0).all()  # the first image
     assert (canvas[top + 1, 3 * (8 + right) : top + 6] == 1).all()  # class 4 has but three
@@ -92,6 +95,59 @@ def test_an_image_without_contrast_is_drawn():
 def test_images_have_one_or_three_channels():
     assert is_images(torch.zeros(2, 1, 4, 4)) and is_images(torch.zeros(2, 3, 4, 4))
     assert not is_images(torch.zeros(2, 2, 4, 4)) and not is_images(torch.zeros(2, 16))
+
+
+def test_of_a_hundred_classes_and_parameters_some_are_drawn_and_it_is_said(mapped):
+    axes = memory_figure(exemplars(counts=[2] * 100)).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [str(4 + c) for c in range(80, 100)]
+    assert axes.get_title().endswith("; of 100 classes the 20 with the highest scores")
+    changes = torch.stack([torch.arange(100), torch.arange(100), torch.zeros(100).long()], 1)
+    axes = changes_figure(changes).axes[0]
+    assert len(axes.get_yticks()) == 20 and axes.get_ylabel() == "class, the 20 that changed most of 100"
+    curvature = {f"w{k}": torch.full((2,), float(k)) for k in range(50)}
+    axes = posterior_figure(Posterior(dict(curvature), curvature, 4.0)).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [f"w{k}" for k in range(30, 50)]
+    assert axes.get_xlabel() == "standard deviation, the 20 narrowest of 50 parameters"
+
+
+@pytest.fixture
+def mapped():
+    """Ten examples, two of them kept."""
+    residuals, extremes = torch.linspace(0, 0.9, 10), torch.tensor([9, 8, 0, 1])
+    kept = torch.arange(10) > 7
+    x = exemplars(counts=(4,)).x
+    return MemoryMap(
+        torch.arange(10), residuals, residuals**2, kept, torch.arange(10), extremes, x, torch.tensor([[3, 2, 1]])
+    )
+
+
+def test_the_map_draws_each_example_where_it_stands_and_marks_those_kept(mapped):
+    others, kept = map_figure(mapped).axes[0].collections
+    assert kept.get_offsets().flatten().tolist() == pytest.approx([0.8, 0.64, 0.9, 0.81])
+    assert others.get_offsets()[0].tolist() == pytest.approx([0.0, 0.81e-6]), "what has no leverage stands on the axis"
+    assert len(others.get_offsets()) == 8
+
+
+def test_extremes_are_pictures_with_their_classes(mapped):
+    (axes,) = extremes_figure(mapped).axes
+    assert [text.get_text() for text in axes.texts] == ["9", "8", "0", "1"]
+    assert [text.get_weight() for text in axes.texts] == ["bold", "bold", "normal", "normal"]
+
+
+def test_what_came_and_what_went_are_bars_on_either_side(mapped):
+    (axes,) = changes_figure(mapped.changes, [*"abc", "cat"]).axes
+    assert [bar.get_width() for bar in axes.patches] == [2, -1]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat"]
+
+
+def test_of_many_examples_those_kept_and_the_extremes_are_drawn_and_it_is_said():
+    n = 50_000
+    rows, extremes = torch.arange(n), torch.tensor([7, 9])
+    flat = torch.zeros(n)
+    mapped = MemoryMap(rows, flat, flat, rows == 3, rows, extremes, torch.zeros(2, 5), torch.zeros(0, 3).long())
+    drawn = drawn_rows(mapped)
+    assert {3, 7, 9} < set(drawn.tolist()) and 1900 < len(drawn) <= 2000
+    assert f"{len(drawn):,} of 50,000 drawn" in map_figure(mapped).axes[0].get_xlabel()
 
 
 @pytest.mark.parametrize("posterior", [False, True])

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -30,11 +31,11 @@ def test_the_page_has_the_numbers_of_the_results_and_asks_no_other_host(finished
     body = page.partition("<script")[0]
     assert not re.findall(r"(?:src|href)=\"(?!data:)", body) and "http:" not in re.sub(r"base64,[^\"]*", "", body)
     assert "default-src 'none'; img-src data:" in page, "a browser asks no host for anything, whatever is in the page"
-    assert "blobs &lt;1&gt;" in page and len(re.findall(r"<img alt=\"[^\"]+\"", page)) == 8
+    assert "blobs &lt;1&gt;" in page and len(re.findall(r"<img alt=\"[^\"]+\"", page)) == 11
     order = [page.index(f"<h2>{q}") for q in ("How well", "What was forgotten", "What is rem", "How sure", "What it")]
     assert order == sorted(order)
     names = {path.name for path in (directory / "report").iterdir()}
-    assert {"memory.png", "memory.svg", "posterior.png", "accuracy_lost.png", "bytes.svg"} < names
+    assert {"memory.png", "memory.svg", "posterior.png", "accuracy_lost.png", "bytes.svg", "memory_map.png"} < names
     assert "of its best on each experience, " in capsys.readouterr().out
 
 
@@ -60,7 +61,7 @@ def test_figures_are_looked_into_where_vega_is_installed_and_are_behind_the_char
         pytest.importorskip("vl_convert", reason="the extra inspect is not installed")
     known = read_run(finished[0])
     page = report([known], [drawn(figures_of(known))], live)
-    assert len(re.findall(r"<img alt=", page)) == 8
+    assert len(re.findall(r"<img alt=", page)) == 11
     if not live:
         assert "<script" not in page and "data-charts" not in page
         return
@@ -88,12 +89,17 @@ def test_a_run_that_goes_on_is_read_from_its_checkpoint(tmp_path):
     assert "has learned 2 of 3 experiences" in (tmp_path / "run/report/report.html").read_text()
 
 
-def test_what_is_no_run_is_refused_in_a_sentence(tmp_path):
+def test_what_is_no_run_is_refused_in_a_sentence(finished, tmp_path):
     with pytest.raises(CommandLineError, match="is no run directory: it has neither results.json nor"):
         run(["inspect", str(tmp_path)])
     (tmp_path / "results.json").write_text('{"accuracy_matrix": ')
     with pytest.raises(CommandLineError, match="results.json is damaged, or of another program"):
         run(["inspect", str(tmp_path)])
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run/memory_maps/experience_2.safetensors").write_bytes(b"cut off")
+    with pytest.raises(CommandLineError, match="experience_2.safetensors is not a memory map file, or is damaged"):
+        run(["inspect", str(tmp_path / "run")])
+    shutil.rmtree(tmp_path / "run")
     (tmp_path / "x.ckpt").write_bytes(b"not one")
     with pytest.raises(CommandLineError, match="x.ckpt is not a checkpoint of bayesdual, or is damaged"):
         run(["inspect", str(tmp_path / "x.ckpt")])

@@ -63,7 +63,9 @@ def state(model, optimizer):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("settings", [{}, {"hess_approx": "gradsq"}, {"clip_radius": 0.3}, {"max_norm": 0.7}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"hess_approx": "gradsq"}, {"clip_radius": 0.3}, {"max_norm": 0.7, "max_rms": 0.3}], ids=str
+)
 @pytest.mark.parametrize("samples", [1, 2])
 def test_learns_to_the_bit_what_float32_learns_from_the_same_gradients(dtype, settings, samples):
     single, p = sloping_steps(torch.float32, 4, samples, **settings)

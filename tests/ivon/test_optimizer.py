@@ -151,6 +151,35 @@ def test_a_gradient_that_is_too_long_is_that_of_a_flatter_loss(approx, samples):
     assert torch.equal(states[1], states[2])  # what is short enough is left alone
 
 
+@pytest.mark.parametrize("approx", ["price", "gradsq"])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_max_rms_shortens_the_gradient_of_a_parameter_and_leaves_others_alone(approx, samples):
+    slopes, states = [torch.tensor([6.0, -8.0]), torch.tensor([0.3, 0.0, 0.4])], []  # of root mean squares 7.1 and 0.29
+    for flatten, limits in ((1, {"max_rms": 0.5**0.5}), (10, {}), (1, {"max_rms": 0.5**0.5, "max_norm": 1.2})):
+        params = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))]
+        optimizer = IVON(params, lr=0.1, ess=10, hess_approx=approx, seed=0, **limits)
+        for _ in range(3):
+            for _ in range(samples):
+                with optimizer.sampled_params(train=True):
+                    optimizer.zero_grad()
+                    (slopes[0] / flatten @ params[0] + slopes[1] @ params[1]).backward()
+            optimizer.step()
+        states.append(
+            [torch.stack([p.detach(), *(optimizer.state[p][n] for n in ("hess", "momentum"))]) for p in params]
+        )
+    for others in states[1:]:  # together 1.12 long, and max_norm is of what is left
+        torch.testing.assert_close(states[0], others)
+
+
+def test_a_gradient_of_zeros_stays_one():
+    p = nn.Parameter(torch.ones(2))
+    optimizer = IVON([p], lr=0.1, ess=10, weight_decay=0.0, max_norm=1e-5, max_rms=1e-5)
+    with optimizer.sampled_params(train=True):
+        p.grad = torch.zeros(2)
+    optimizer.step()
+    assert torch.equal(p.detach(), torch.ones(2))
+
+
 def test_gradients_whose_squares_overflow_are_shortened_too():
     p = nn.Parameter(torch.ones(2))
     optimizer = IVON([p], lr=0.1, ess=10, max_norm=1.0)
@@ -802,7 +831,7 @@ def test_the_state_of_another_optimizer_is_refused():
 
 
 def test_settings_that_all_groups_share_are_told_and_saved():
-    shared = {"mc_samples": 3, "hess_approx": "gradsq", "max_norm": 2.0, "noise": "independent"}
+    shared = {"mc_samples": 3, "hess_approx": "gradsq", "max_norm": 2.0, "max_rms": 1.0, "noise": "independent"}
     optimizer = IVON(parameters(), lr=0.1, ess=10, **shared)
     assert all(f"{name}: {value}" in repr(optimizer) for name, value in shared.items())
     again = IVON(parameters(), **optimizer.defaults)
@@ -827,7 +856,7 @@ def test_a_state_of_version_0_2_is_read():
     sampled_step(optimizer, params)
     state = optimizer.state_dict()
     noise = {name: state["param_groups"][0][name] for name in ("seed", "draws", "predictions")}
-    new = {*noise, "mc_samples", "hess_approx", "max_norm", "noise"}
+    new = {*noise, "mc_samples", "hess_approx", "max_norm", "max_rms", "noise"}
     groups = [{k: v for k, v in group.items() if k not in new} for group in state["param_groups"]]
     again = [nn.Parameter(p.detach().clone()) for p in params]
     resumed = IVON(again, lr=1.0, ess=1, seed=6)
@@ -880,6 +909,7 @@ def test_settings_of_groups_that_were_edited_to_nonsense_are_named_when_used(nam
         {"hess_init": 0},
         {"clip_radius": 0},
         {"max_norm": 0},
+        {"max_rms": 0},
         {"betas": (0.9, 1.0)},
         {"mc_samples": 0},
         {"hess_approx": "exact"},

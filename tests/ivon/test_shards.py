@@ -13,6 +13,7 @@ WAYS = {
     "price": {},
     "gradsq": {"hess_approx": "gradsq"},
     "two samples, clipped": {"mc_samples": 2, "max_norm": 0.05},
+    "each parameter clipped": {"max_rms": 0.02},
     "bfloat16": {},
 }
 STEPS, ROOM = 4, 16  # many blocks, of which one process may have nothing

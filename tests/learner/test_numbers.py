@@ -9,7 +9,7 @@ import torch
 from lightning import Trainer, seed_everything
 
 from bayesdual import BayesDual, Learner, StreamDataModule
-from bayesdual.inspection import RunReport, read_run, stream_figures
+from bayesdual.inspection import RunReport, Standing, read_run, stream_figures
 from bayesdual.learner import StreamCheckpoint
 from bayesdual.likelihoods import Gaussian
 from bayesdual.models import MLP
@@ -79,8 +79,9 @@ def test_the_nll_has_the_noise_that_was_just_measured(run):
 
 
 def test_figures_and_pages_say_rmse(run):
-    assert set(stream_figures(run[0])) == {"forgetting/rmse_matrix", "forgetting/rmse_over_time"}
-    axes = stream_figures(run[0])["forgetting/rmse_over_time"].axes[0]
+    figures = stream_figures(Standing.of(run[0]))
+    assert set(figures) == {"forgetting/rmse_matrix", "forgetting/rmse_over_time", "memory/memory_map"}
+    axes = figures["forgetting/rmse_over_time"].axes[0]
     assert axes.get_ylabel() == "RMSE" and axes.get_ylim()[1] > 1.02
     assert read_run(run[1]).matrix == run[0].history.accuracy
     assert read_run(run[1] / "checkpoints" / "last.ckpt").matrix == run[0].history.accuracy

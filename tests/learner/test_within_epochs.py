@@ -137,7 +137,7 @@ class Apart(Callback):
 
 
 def test_two_processes_resume_to_the_bit_each_with_its_own_generators(tmp_path):
-    settings = {"devices": 2, "strategy": "ddp_fork", "batch_size": 7}
+    settings = {"devices": 2, "strategy": "ddp_fork"}
     run(tmp_path / "whole", partial(blobs, n=20), dropping, more=[Apart(1)], **settings)
     saved = tmp_path / "whole/8.ckpt"
     run(tmp_path / "resumed", partial(blobs, n=20), dropping, saved, more=[Apart(2)], every=None, **settings)

@@ -6,18 +6,20 @@ import torch
 from bayesdual.lora import IVONForLoRA
 
 
-def test_every_weight_moves_by_the_step_whatever_its_gradient_and_the_noise_is_the_rules():
+def test_every_matrix_moves_by_the_step_whatever_its_gradient_and_the_noise_is_the_rules():
     torch.manual_seed(0)
-    weight = torch.nn.Parameter(torch.zeros(900))
+    weight, other = torch.nn.Parameter(torch.zeros(800)), torch.nn.Parameter(torch.zeros(10, 10))
     frozen = torch.nn.Parameter(torch.zeros(100), requires_grad=False)
-    optimizer = IVONForLoRA(2e-3).make([weight, frozen], 50, 7)
+    optimizer = IVONForLoRA(2e-3).make([weight, other, frozen], 50, 7)
     deviation = torch.cat([sample(optimizer, weight) for _ in range(20)]).std()
     assert float(deviation) == pytest.approx((45 / 900) ** 0.5, rel=0.05)
+    slopes = torch.logspace(-3, 2, 800)
     with optimizer.sampled_params(train=True):
         optimizer.zero_grad()
-        (torch.logspace(-3, 2, 900) * weight).sum().backward()
+        (slopes * weight).sum().add(1e-3 * other.sum()).backward()
     optimizer.step()
-    torch.testing.assert_close(weight.detach(), torch.full((900,), -2e-3))
+    torch.testing.assert_close(weight.detach(), -2e-3 * slopes / slopes.square().mean().sqrt())
+    torch.testing.assert_close(other.detach(), torch.full((10, 10), -2e-3))
 
 
 def sample(optimizer, weight):

@@ -183,7 +183,7 @@ def test_every_process_replays_its_part_of_the_same_draw():
     parts = []
     for rank in range(2):
         algorithm, _ = make()
-        algorithm._rank, algorithm._ranks = rank, 2
+        algorithm._rank, algorithm._ranks, algorithm._batches = rank, 2, 2
         parts.append(algorithm.replay().x)
     assert torch.equal(torch.stack(parts, 1).flatten(0, 1), alone.replay().x)
 

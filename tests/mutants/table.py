@@ -82,11 +82,21 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "bayesdual/ivon/samples.py",
         "tests/ivon/test_optimizer.py::test_a_gradient_that_is_too_long_is_that_of_a_flatter_loss",
-        ("IVON: max_norm ignored", "if length > max_norm:", "if length > math.inf:"),
+        ("IVON: max_norm ignored", "if length > max_norm or", "if"),
         (
             "IVON: max_norm shortens squared gradients as it does gradients",
-            "factor**2 if self.squared else factor",
-            "factor",
+            "by[p] ** 2 if self.squared else by[p]",
+            "by[p]",
+        ),
+    ),
+    *mutants(
+        "bayesdual/ivon/checks.py",
+        "tests/ivon/test_optimizer.py::test_max_rms_shortens_the_gradient_of_a_parameter_and_leaves_others_alone",
+        ("IVON: max_rms bounds the length of a gradient", "max_rms * math.sqrt(p.numel())", "max_rms"),
+        (
+            "IVON: max_norm is of what max_rms has shortened before",
+            "length = math.hypot(*(each[p] * x",
+            "math.hypot(*(each[p] * x",
         ),
     ),
     *mutants(
@@ -307,7 +317,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "bayesdual/lora/rule.py",
         "tests/lora/test_rule.py",
-        ("IVON for LoRA: no bound on a step", "clip_radius=CLIP_RADIUS,", ""),
+        ("IVON for LoRA: steps as long as gradients", "max_rms=MAX_RMS,", ""),
         ("IVON for LoRA: noise of every weight counts", "if p.requires_grad)", ")"),
     ),
     *mutants(
@@ -565,6 +575,31 @@ MUTANTS: tuple[Mutant, ...] = (
             "self._check_loss()  # else a checkpoint",
             "pass  # else a checkpoint",
         ),
+    ),
+    *mutants(
+        "bayesdual/stream/loaders.py",
+        "tests/learner/test_processes.py",
+        ("processes: what goes twice counts twice", "ranks) < n).double()", "ranks) < 2 * n).double()"),
+        ("processes: what a process lacks is not made up for", "* (ranks / n)", "/ -(-n // ranks)"),
+    ),
+    *mutants(
+        "bayesdual/learner/learner.py",
+        "tests/learner/test_processes.py",
+        ("processes: seeded anew, other than one", "set_random_state(self._random_state_before)", "pass"),
+    ),
+    *mutants(
+        "bayesdual/algorithm.py",
+        "tests/learner/test_processes.py",
+        (
+            "processes: each replays a batch of its own",
+            "* self._batches // self._ranks)",
+            "* self._ranks // self._ranks)",
+        ),
+    ),
+    *mutants(
+        "bayesdual/learner/datamodule.py",
+        "tests/learner/test_processes.py",
+        ("processes: each learns from a batch of its own", 'return 1 if self.batch_size_of == "all" else', "return"),
     ),
     *mutants(
         "bayesdual/learner/checkpoint.py",
@@ -985,6 +1020,38 @@ MUTANTS: tuple[Mutant, ...] = (
         ("Kronecker: examples count once", "met * weights[rows, None, None].to(met)", "met"),
     ),
     *mutants(
+        "strategies/report.py",
+        "tests/strategies/test_report.py",
+        ("Avalanche report: evaluations while learning count", "if self._learning or ", "if "),
+        (
+            "Avalanche report: the second evaluation counts, too",
+            "self._learned <= len(self.history.accuracy) or not",
+            "not",
+        ),
+        ("Avalanche report: another stream is recorded", "if e.origin_stream.name == self.stream]", "]"),
+    ),
+    *mutants(
+        "bayesdual/memory/map.py",
+        "tests/memory/test_map.py",
+        ("map: residual is the label's probability", "residuals, leverages = 1 - p[", "residuals, leverages = p["),
+        (
+            "map: kept of any experience",
+            "for _, e, i in _keys(after) if e == experience",
+            "for _, e, i in _keys(after)",
+        ),
+        ("map: came and went swapped", "[[c, came[c], went[c]]", "[[c, went[c], came[c]]"),
+    ),
+    *mutants(
+        "bayesdual/inspection/memory_figures.py",
+        "tests/inspection/test_figures.py",
+        ("map: those kept are not all drawn", "wanted = mapped.kept.clone()", "wanted = torch.zeros_like(mapped.kept)"),
+        (
+            "memory figure: each class has a scale of its own",
+            "mine.scores[column]) / highest",
+            "mine.scores[column]) / float(mine.scores.max())",
+        ),
+    ),
+    *mutants(
         "bayesdual/inspection/charts.py",
         "tests/inspection/test_charts.py",
         (
@@ -1110,6 +1177,46 @@ MUTANTS: tuple[Mutant, ...] = (
         "bayesdual/learner/drift.py",
         "tests/learner/test_drift.py",
         ("drift: compared with itself", "for data in (before, now))", "for data in (now, now))"),
+    ),
+    *mutants(
+        "bayesdual/kprior/residual.py",
+        "tests/kprior/test_residual.py",
+        ("residual: the bound is twice as wide", "logits + 0.5 * (variances", "logits + 1.0 * (variances"),
+        ("residual: half is missing", "return 0.5 * (self._spread", "return (self._spread"),
+        (
+            "residual: not anchored",
+            "corner(head.weight, self._origin.shape) - self._origin.to(head.weight)",
+            "head.weight",
+        ),
+        ("residual: curvature of sure vectors only", "q * share[:, None]).T @ q", "q * share[:, None]).T @ q * 0.5"),
+    ),
+    *mutants(
+        "bayesdual/memory/low_rank_spread.py",
+        "tests/memory/test_low_rank_spread.py",
+        ("low-rank spread: what was lost before is forgotten", "rest = rest + (rows", "rest = (rows"),
+        ("low-rank spread: the smallest directions", "vectors[:, d - rank :].T", "vectors[:, :rank].T"),
+    ),
+    *mutants(
+        "bayesdual/memory/levels.py",
+        "tests/memory/test_levels.py",
+        ("levels: not in the middle of a step", "return (q + 0.5) * scale", "return q * scale"),
+        ("levels: damage is not looked for", "or zlib.crc32(body) != checksum", ""),
+    ),
+    *mutants(
+        "scenarios/features.py",
+        "tests/scenarios/test_features.py",
+        ("features: of a network in train mode", "with evaluating(network):", "if network.train():"),
+        ("features: a backbone's attributes do not count", "if not key.startswith", "if False and not key.startswith"),
+    ),
+    *mutants(
+        "bayesdual/algorithm.py",
+        "tests/kprior/test_residual.py",
+        (
+            "features of another backbone are taken",
+            "(new := _origin(data)) != self._origin",
+            "(new := _origin(data)) == 0",
+        ),
+        ("linear networks replay noise", "self.spread if self._residual is None else 0.0", "self.spread"),
     ),
     *mutants(
         "bayesdual/likelihoods/one_output.py",

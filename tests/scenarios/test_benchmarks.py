@@ -151,7 +151,7 @@ def test_permuted_experiences_hold_all_classes_with_their_pixels_moved_one_to_on
 def test_training_and_test_stream_are_permuted_alike(digits):
     benchmark = scenarios.PermutedDigits(n_experiences=2, validation=0.1)
     marked = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8)
-    views = [benchmark.streams[name][1]._rows.view for name in ("train", "valid", "test")]
+    views = [benchmark.streams[name][1].rows.view for name in ("train", "valid", "test")]
     assert all(torch.equal(view(marked), views[0](marked)) for view in views)
     assert torch.equal(benchmark.test_stream[1].tensors().x, views[0](digits.test_x))
 

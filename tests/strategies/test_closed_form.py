@@ -5,7 +5,13 @@ import torch
 import torch.nn.functional as F
 
 from bayesdual.strategies.baselines import closed_form
-from bayesdual.strategies.baselines.closed_form import NearestClassMean, RandomRidge, StreamingLDA
+from bayesdual.strategies.baselines.closed_form import (
+    LowRankLDA,
+    NearestClassMean,
+    QuantisedReplay,
+    RandomRidge,
+    StreamingLDA,
+)
 
 D, C, N = 12, 4, 300
 MAKERS = {
@@ -91,6 +97,37 @@ def test_as_many_features_as_fit_into_bytes():
         assert RandomRidge.bytes_of(features, 10) <= budget < RandomRidge.bytes_of(features + 1, 10)
         made = RandomRidge(2, 10, 0, features)
         assert sum(made.memory_bytes().values()) == RandomRidge.bytes_of(features, 10)
+
+
+def test_low_rank_lda_with_all_directions_and_many_bits_is_lda(data):
+    x, y = data
+    of_all, low = MAKERS["streaming LDA"](), LowRankLDA(D, C, rank=D, bits=8, shrinkage=0.05)
+    for c in range(C):
+        for method in (of_all, low):
+            method.add(x[y == c], y[y == c])
+    expected, scores = (method.classifier()(x).softmax(1) for method in (of_all, low))
+    assert (scores - expected).abs().mean() < 0.02
+    fewer = LowRankLDA(D, C, rank=1, shrinkage=0.05)
+    fewer.add(x, y)
+    assert (fewer.classifier()(x).softmax(1) - expected).abs().mean() > 0.04
+    rank = LowRankLDA.rank_within(150, D, C)
+    assert 0 < rank < D and LowRankLDA.rank_within(50, D, C) < 0
+    bought = LowRankLDA(D, C, rank=rank)
+    bought.add(x, y)
+    assert 150 - 8 < sum(bought.memory_bytes().values()) <= 150
+
+
+def test_quantised_replay_keeps_what_fits_and_learns_from_it(data):
+    x, y = data
+    few, all_of_them = QuantisedReplay(D, C, 0, 400), QuantisedReplay(D, C, 0, 10_000, bits=8, ridge_lambda=1e-3)
+    for c in range(C):
+        for method in (few, all_of_them):
+            method.add(x[y == c], y[y == c])
+    assert 300 < sum(few.memory_bytes().values()) <= 400 + 13  # and a header
+    right = [(method.classifier()(x).argmax(1) == y).float().mean() for method in (few, all_of_them)]
+    joint = torch.linalg.lstsq(F.pad(x, (0, 1), value=1.0), F.one_hot(y).float()).solution
+    assert right[1] > (F.pad(x, (0, 1), value=1.0) @ joint).argmax(1).eq(y).float().mean() - 0.03 > 0.4
+    assert right[0] < right[1]
 
 
 def test_random_features_follow_from_the_seed(data):

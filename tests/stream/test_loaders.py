@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bayesdual.stream import DatasetData, DatasetLoader, TensorData, TensorLoader
+from bayesdual.stream import DatasetData, DatasetLoader, TensorData, TensorLoader, shard, weights_in_mean
 
 
 def data(n):
@@ -42,6 +42,17 @@ def test_all_ranks_have_as_many_batches_of_shuffled_examples_however_few_there_a
     assert {len(loader) for loader in loaders} == {-(-n // 8)}
     shards = torch.stack([labels(loader) for loader in loaders])  # of the same size
     assert torch.equal(shards.unique(), torch.arange(n))
+
+
+@pytest.mark.parametrize(("n", "ranks"), [(1, 4), (5, 2), (8, 4), (11, 3)])
+def test_the_mean_over_ranks_of_their_weighted_sums_is_the_mean_over_the_batch(n, ranks):
+    values = torch.rand(n, dtype=torch.float64)
+    of_ranks = []
+    for rank in range(ranks):
+        mine, weights = values[shard(n, 0, rank, ranks)], weights_in_mean(n, rank, ranks)
+        assert (weights is None) == (n % ranks == 0)
+        of_ranks.append(mine.mean() if weights is None else mine @ weights)
+    assert torch.allclose(torch.stack(of_ranks).mean(), values.mean())
 
 
 def test_in_the_order_of_the_data_no_example_goes_twice():
