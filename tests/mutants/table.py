@@ -1219,6 +1219,15 @@ MUTANTS: tuple[Mutant, ...] = (
         ("linear networks replay noise", "self.spread if self._residual is None else 0.0", "self.spread"),
     ),
     *mutants(
+        "bayesdual/algorithm.py",
+        "tests/likelihoods",
+        (
+            "likelihood: one output has the bound of the softmax",
+            "if not self.likelihood.is_softmax:  # whose",
+            "if False:  #",
+        ),
+    ),
+    *mutants(
         "bayesdual/likelihoods/one_output.py",
         "tests/likelihoods",
         ("likelihood: soft targets of the network as it is", "self.mean(old / temperature)", "self.mean(f)"),
