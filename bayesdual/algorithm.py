@@ -430,6 +430,8 @@ class BayesDual:
         spread, vectors = self.memory.spread, self.memory.exemplars
         if vectors is None or not self.spread or not isinstance(spread, LowRankSpread):
             return None
+        if not self.likelihood.is_softmax:  # whose bound it is
+            return None
         return Residual.of(module, vectors, spread, self.memory.examples_seen)
 
     @torch.no_grad()

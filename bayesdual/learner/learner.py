@@ -277,7 +277,7 @@ class Learner(LightningModule):
             self.stream.batches_of_a_step,
         )
         self._ivons = None
-        if self.stream.epoch == 0:
+        if self.stream.epoch == 0 and self.stream.batch == 0:
             with self.history.timing("evaluation"):
                 self._look_for_drift()
 

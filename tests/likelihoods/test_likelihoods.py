@@ -197,3 +197,16 @@ def test_what_cannot_be_is_refused_in_a_sentence(make, sentence):
 def test_a_checkpoint_of_another_likelihood_is_refused():
     with pytest.raises(ValueError, match="made with the likelihood gaussian, and algorithm.likelihood is poisson"):
         BayesDual(likelihood="poisson").load_state_dict(BayesDual(likelihood="gaussian").state_dict())
+
+
+def test_a_linear_network_of_one_output_has_no_bound_of_the_softmax():
+    draw = G().manual_seed(0)
+    x, y = torch.randn(200, 64, generator=draw), torch.randint(2, (200,), generator=draw)
+    for likelihood, width in (("categorical", 2), ("bernoulli", 1)):
+        model = nn.Linear(64, width)
+        algorithm = BayesDual(memory_bytes=3000, likelihood=likelihood)
+        data = TensorData(x, y, torch.zeros(200, dtype=torch.int64), torch.arange(200))
+        algorithm.begin_experience(data)
+        algorithm.end_experience(model, lambda x, t, model=model: model(x), data, 0)
+        assert (algorithm._residual is None) == (likelihood == "bernoulli")
+        algorithm.loss(model, lambda x, t, model=model: model(x), x[:8], y[:8], data.tasks[:8])[0].backward()

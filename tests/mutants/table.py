@@ -1177,6 +1177,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "bayesdual/learner/drift.py",
         "tests/learner/test_drift.py",
         ("drift: compared with itself", "for data in (before, now))", "for data in (now, now))"),
+    ),
+    *mutants(
         "bayesdual/kprior/residual.py",
         "tests/kprior/test_residual.py",
         ("residual: the bound is twice as wide", "logits + 0.5 * (variances", "logits + 1.0 * (variances"),
@@ -1215,6 +1217,15 @@ MUTANTS: tuple[Mutant, ...] = (
             "(new := _origin(data)) == 0",
         ),
         ("linear networks replay noise", "self.spread if self._residual is None else 0.0", "self.spread"),
+    ),
+    *mutants(
+        "bayesdual/algorithm.py",
+        "tests/likelihoods",
+        (
+            "likelihood: one output has the bound of the softmax",
+            "if not self.likelihood.is_softmax:  # whose",
+            "if False:  #",
+        ),
     ),
     *mutants(
         "bayesdual/likelihoods/one_output.py",
