@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from bayesdual import __version__, measures, sources
-from bayesdual.files import write_json, write_whole
+from bayesdual.files import remove_left_over, write_json, write_whole
 from bayesdual.inspection.board import StreamBoard, shown_learner
 from bayesdual.inspection.figures import save
 from bayesdual.inspection.tables import accuracy_tables, cell, summary
@@ -91,6 +91,10 @@ class RunReport(Callback):
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
         self.console = Console(file=sys.stdout, highlight=False)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            remove_left_over(self.directory)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         learner = shown_learner(pl_module)
