@@ -1032,7 +1032,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "strategies/report.py",
         "tests/strategies/test_report.py",
-        ("Avalanche report: evaluations while learning count", "if self._learning or ", "if "),
         (
             "Avalanche report: the second evaluation counts, too",
             "self._learned <= len(self.history.accuracy) or not",
