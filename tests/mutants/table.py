@@ -649,7 +649,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "soft labels not renewed",
-            "self.memory.relabel(predict, self.temperature, self._generator, self.likelihood)",
+            "self.memory.relabel(predict, self.temperature, self._generator, self.likelihood, noise=0.0 if linear else 1.0)",
             "pass",
         ),
         (
