@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import zipfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,31 @@ def is_damaged(path: str | Path) -> bool:
         return zipfile.is_zipfile(path)
     except (RuntimeError, NotImplementedError, ValueError, EOFError):  # of archives whose own tables are damaged
         return True
+
+
+def remove_left_over(folder: str | Path) -> None:
+    """Takes away what processes that were killed in :func:`write_whole` left half-written in a folder."""
+    for path in Path(folder).glob(".*"):
+        if re.fullmatch(r"\..+\.\d+(\.\w+)?", path.name):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def refusing_other_content(path: str | Path, kind: str) -> Iterator[None]:
+    """Has what a file holds that is not what its kind does be refused in one sentence, whatever comes of it.
+
+    Args:
+        path: The file.
+        kind: What it should be, for the error: "memory", say.
+
+    Raises:
+        ValueError: Something was raised inside that says nothing of the file.
+    """
+    try:
+        yield
+    except (TypeError, LookupError, AttributeError, RuntimeError, OverflowError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} is not a {kind} file, or is damaged ({type(error).__name__}: {reason}).") from error
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -178,4 +178,5 @@ def read_plain_pickle(path: Path) -> dict[str, Any]:
 
 def damaged(path: Path, why: str) -> ValueError:
     """What to raise for a file that cannot be read."""
+    why = " ".join(why.split())
     return ValueError(f"{path} is truncated or damaged ({why}): replace it, or remove it to download it again.")

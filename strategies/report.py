@@ -53,7 +53,6 @@ class StreamReport(SupervisedPlugin):
         self.stream = stream
         self.history = History()
         self._learned = 0
-        self._learning = False
         self._metric: StreamMetric | None = None
 
     def before_training_exp(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
@@ -68,17 +67,15 @@ class StreamReport(SupervisedPlugin):
                 f"experience {self._learned} was not evaluated: call strategy.eval(benchmark.{self.stream}_stream) "
                 "after each strategy.train, for a row of the accuracy matrix."
             )
-        self._learning = True
         self.history.start("total")
 
     def after_training_exp(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
         self.history.stop("total")
-        self._learning = False
         self._learned += 1
 
     def before_eval(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
         experiences = [e for e in strategy.current_eval_stream if e.origin_stream.name == self.stream]
-        if self._learning or self._learned <= len(self.history.accuracy) or not experiences:
+        if self._learned <= len(self.history.accuracy) or not experiences:
             return
         n = len(experiences[0].origin_stream)
         if self._learned > n:

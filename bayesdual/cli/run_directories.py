@@ -86,7 +86,8 @@ def is_whole(path: Path) -> bool:
     """Whether a file is a checkpoint, and undamaged."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return isinstance(content, dict) and "pytorch-lightning_version" in content and not is_damaged(path)
+        by_lightning = isinstance(content, dict) and isinstance(content.get("pytorch-lightning_version"), str)
+        return by_lightning and not is_damaged(path)
     except Exception:  # whatever a damaged file makes of it
         return False
 

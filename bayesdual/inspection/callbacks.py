@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from bayesdual import measures
+from bayesdual.files import remove_left_over
 from bayesdual.inspection.board import StreamBoard, shown_learner
 from bayesdual.inspection.standing import Standing, leave, save_map, save_pictures
 from bayesdual.inspection.tables import accuracy_tables, cell, summary
@@ -102,6 +103,10 @@ class RunReport(Callback):
         new = set(classes[stream.experience]).difference(*classes[: stream.experience])
         if told[-1]["experience"] == stream.experience + 1 and told[-1]["drifts"] and not new:
             (trainer.progress_bar_callback or self.console).print(f"note: {sentence_of_drift(told[-1])}")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            remove_left_over(self.directory)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         learner = shown_learner(pl_module)

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from bayesdual.configuration import flatten
+from bayesdual.files import refusing_other_content
 from bayesdual.inspection.tables import score_of
 from bayesdual.learner import History
 from bayesdual.measures import Matrix
@@ -53,7 +54,11 @@ def read_run(path: str | Path) -> Run:
     Raises:
         ValueError: There is neither, nothing has been learned yet, or a file is damaged.
     """
-    path = Path(path)
+    with refusing_other_content(path, "run's"):
+        return _read(Path(path))
+
+
+def _read(path: Path) -> Run:
     if path.is_file():
         return _from_checkpoint(path, path.parent.parent / "config.yaml", path.stem)
     results, last = path / "results.json", path / "checkpoints" / "last.ckpt"

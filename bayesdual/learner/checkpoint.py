@@ -11,7 +11,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from bayesdual.files import write_whole
+from bayesdual.files import remove_left_over, write_whole
 from bayesdual.learner.datamodule import StreamDataModule
 from bayesdual.learner.position import batches_done
 
@@ -46,8 +46,7 @@ class StreamCheckpoint(Checkpoint):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._written_at = time.monotonic()
         if trainer.is_global_zero:
-            for left in self.directory.glob(".*.ckpt"):  # by a run that was killed while it wrote
-                left.unlink()
+            remove_left_over(self.directory)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int

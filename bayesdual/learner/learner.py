@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from bayesdual import measures
 from bayesdual.algorithm import BayesDual
+from bayesdual.files import refusing_other_content
 from bayesdual.ivon import IVONByRule, IVONCallback
 from bayesdual.learner.datamodule import StreamDataModule
 from bayesdual.learner.drift import drift
@@ -145,7 +146,8 @@ class Learner(LightningModule):
         params, make = self.network.parameters(), self._make_optimizer
         optimizer = make.make(params, *self._size()) if isinstance(make, IVONByRule) else make(params)
         if self._optimizer_state is not None:
-            carry_over(optimizer, self._optimizer_state)
+            with refusing_other_content(self.trainer.ckpt_path or "what was learned", "Learner's checkpoint"):
+                carry_over(optimizer, self._optimizer_state)
             self._optimizer_state = None
         return optimizer
 
@@ -169,7 +171,8 @@ class Learner(LightningModule):
         stream, fitting = self.stream, stage == "fit"
         stream.of_targets(self.likelihood)
         if fitting and self.trainer.world_size > 1:  # go on from where generators stood, as one process does
-            set_random_state(self._random_state_before)
+            pythons = {"python": random_state()["python"]}  # which begins anew in every process that is forked
+            set_random_state(self._random_state_before | pythons)
         self._epochs_counted = 0
         if fitting:
             refuse_unsupported(self.trainer, self.network)
@@ -454,8 +457,12 @@ class Learner(LightningModule):
             ValueError: The checkpoint is damaged, of another network, memory or stream, was not made by a ``Learner``,
                 or cannot be gone on from.
         """
+        check_saved(checkpoint, self.trainer, self.stream)
+        with refusing_other_content(self.trainer.ckpt_path or "what is gone on from", "Learner's checkpoint"):
+            self._restore(checkpoint)
+
+    def _restore(self, checkpoint: dict[str, Any]) -> None:
         stream, tensors, fitting = self.stream, checkpoint["state_dict"], self.trainer.state.fn == TrainerFn.FITTING
-        check_saved(checkpoint, self.trainer, stream)
         state = checkpoint["bayesdual"]
         stream.load_state_dict(checkpoint[type(stream).__qualname__])
         stream.batch = state.get("batches") or 0
@@ -477,7 +484,7 @@ class Learner(LightningModule):
             )
         self._random_state = state["random_state"]
         if fitting and checkpoint.get("optimizer_states"):
-            if state.get("within_epoch", False):
+            if state.get("within_epoch", False) is True:
                 rest_as_an_epoch(checkpoint["loops"]["fit_loop"])
             self._epochs_counted = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
             self._optimizer_state = checkpoint["optimizer_states"][0]

@@ -31,10 +31,15 @@ def check_saved(saved: Mapping[str, Any], trainer: Any, stream: StreamDataModule
         raise ValueError("the checkpoint was not made by bayesdual: give one from the checkpoints/ of a run.")
     if name not in saved:
         raise ValueError(f"the checkpoint holds nothing of a {name}: give the datamodule that it was made with.")
+    if trainer.state.fn == TrainerFn.FITTING:
+        _refuse_other_kinds(saved.get("loops"), {"fit_loop": trainer.fit_loop.state_dict()}, "loops")
+        _refuse_other_kinds(dict(saved), {"lr_schedulers": [], "callbacks": {}, "optimizer_states": []}, "it")
     state = saved["bayesdual"]
-    if not state.get("within_epoch", False) or trainer.state.fn != TrainerFn.FITTING:
+    if not isinstance(state, dict):
+        raise ValueError(f"the checkpoint is damaged: bayesdual is {type(state).__name__}; give another one.")
+    if state.get("within_epoch", False) is not True or trainer.state.fn != TrainerFn.FITTING:
         return
-    if state.get("batches") is None:
+    if not isinstance(state.get("batches"), int):
         raise ValueError(
             "the checkpoint was written in the middle of a step or after the last batch of an epoch, which a stream "
             "cannot go on from: give one that StreamCheckpoint wrote (last.ckpt, experience_K.ckpt)."
@@ -44,6 +49,22 @@ def check_saved(saved: Mapping[str, Any], trainer: Any, stream: StreamDataModule
             f"the checkpoint was written in the middle of an epoch with {state['batch']} new examples in a batch, all "
             f"processes together, and there are {batch} now: give as many, or a checkpoint of the end of an epoch."
         )
+
+
+def _refuse_other_kinds(saved: Any, like: Any, place: str) -> None:
+    """Refuses what Lightning would stumble over: values of another type than it writes.
+
+    Raises:
+        ValueError: There is one; the sentence says where.
+    """
+    if type(saved) is not type(like):
+        raise ValueError(
+            f"the checkpoint is damaged: {place} is {type(saved).__name__} where Lightning has {type(like).__name__}; "
+            "give another one."
+        )
+    for key in like if isinstance(like, dict) else ():
+        if key not in ("state_dict", "combined_loader"):  # which not all of them have
+            _refuse_other_kinds(saved.get(key), like[key], f"{place}.{key}")
 
 
 def check_shared(stream: StreamDataModule, ranks: int) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bayesdual.files import refusing_other_content
 from bayesdual.likelihoods import CATEGORICAL, Likelihood
 from bayesdual.memory.cosine_spread import CosineSpread
 from bayesdual.memory.exemplars import Exemplars, concatenate
@@ -365,6 +366,11 @@ class Memory:
         Raises:
             ValueError: The file is not a memory, or is damaged.
         """
+        with refusing_other_content(path, "memory"):
+            return cls._loaded(path)
+
+    @classmethod
+    def _loaded(cls, path: str | Path) -> Memory:
         tensors, header = read_tensors(path, "memory")
         if header.get("format") not in (FORMAT, PACKED_FORMAT):
             raise ValueError(f"{path} is not a memory file: its header does not say {FORMAT} or {PACKED_FORMAT}.")

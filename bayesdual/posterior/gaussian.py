@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bayesdual.files import refusing_other_content
 from bayesdual.posterior.last_layer import LastLayerPosterior
 from bayesdual.rounding import at_least_single, unrounded
 from bayesdual.tensor_files import read_tensors, write_tensors
@@ -275,6 +276,14 @@ class Posterior:
         Raises:
             ValueError: The file is not a posterior, is damaged, or is one of another network.
         """
+        with refusing_other_content(path, "posterior"):
+            posterior = cls._loaded(path)
+        if module is not None:
+            posterior._check_network(path, module)
+        return posterior
+
+    @classmethod
+    def _loaded(cls, path: str | Path) -> Posterior:
         tensors, header = read_tensors(path, "posterior")
         if header.get("format") not in POSTERIOR_FORMATS:
             raise ValueError(f"{path} is not a posterior file: its header does not say {FORMAT}.")
@@ -289,10 +298,7 @@ class Posterior:
         if parts["last_layer"]:
             delta = float(header["last_layer_prior_precision"])
             last = LastLayerPosterior(header["last_layer"], **parts["last_layer"], prior_precision=delta)
-        posterior = cls(parts["mean"], parts["curvature"], float(header.get("prior_precision", 0)), last)
-        if module is not None:
-            posterior._check_network(path, module)
-        return posterior
+        return cls(parts["mean"], parts["curvature"], float(header.get("prior_precision", 0)), last)
 
     def _check_network(self, path: str | Path, module: nn.Module) -> None:
         theirs = {name: tuple(p.shape) for name, p in module.named_parameters()}

@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bayesdual.files import refusing_other_content
 from bayesdual.posterior.backward import MEMORY
 from bayesdual.posterior.checks import differentiable, not_inference, refuse_train_mode
 from bayesdual.posterior.ggn import draw_pairs, squared_gradients
@@ -164,6 +165,11 @@ def load_curvature(path: str | Path) -> dict[str, Curvature]:
     Raises:
         ValueError: The file is not one of a curvature, or is damaged.
     """
+    with refusing_other_content(path, "curvature"):
+        return _loaded(path)
+
+
+def _loaded(path: str | Path) -> dict[str, Curvature]:
     try:
         tensors, header = read_tensors(path, "curvature")
     except OSError as error:

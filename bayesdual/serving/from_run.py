@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bayesdual.files import is_damaged
+from bayesdual.files import is_damaged, refusing_other_content
 from bayesdual.models import of_network, widen_as_saved
 from bayesdual.posterior import Posterior
 from bayesdual.prediction import PredictionName, prediction_by
@@ -40,8 +40,19 @@ def load(
     """
     path = Path(path)
     checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
-    settings = settings_beside(checkpoint)
     saved = _read(checkpoint)
+    with refusing_other_content(checkpoint, "Learner's checkpoint"):
+        return _loaded(checkpoint, saved, network, prediction, samples)
+
+
+def _loaded(
+    checkpoint: Path,
+    saved: dict[str, Any],
+    network: nn.Module | None,
+    prediction: PredictionName | None,
+    samples: int | None,
+) -> Predictor:
+    settings = settings_beside(checkpoint)
     state = saved["bayesdual"]
     if state.get("inputs") is None:
         raise ValueError(f"{checkpoint} does not say how its inputs are normalised, as of before 0.3: learn it again.")

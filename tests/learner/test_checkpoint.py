@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bayesdual.inspection import RunReport
 from bayesdual.learner import StreamCheckpoint
 
 
@@ -31,8 +32,11 @@ def test_a_checkpoint_whose_write_fails_leaves_the_one_before(tmp_path):
     )
 
 
-def test_what_a_killed_run_left_half_written_is_taken_away(tmp_path):
+@pytest.mark.parametrize("callback", [StreamCheckpoint, RunReport])
+def test_what_a_killed_run_left_half_written_is_taken_away(tmp_path, callback):
     (tmp_path / ".last.123.ckpt").write_text("half")
-    (tmp_path / "last.ckpt").write_text("whole")
-    StreamCheckpoint(tmp_path).on_fit_start(trainer(""), None)
-    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    (tmp_path / ".memory.123.png").write_text("half")
+    for whole in ("last.ckpt", ".lock", ".mine"):
+        (tmp_path / whole).write_text("whole")
+    callback(tmp_path).on_fit_start(trainer(""), None)
+    assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", ".lock", ".mine"}
