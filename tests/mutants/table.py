@@ -523,8 +523,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/stream/test_loaders.py",
         (
             "loaders: the order is drawn again each time",
-            "generator=torch.Generator().manual_seed(self._seed),",
-            "generator=None,",
+            "torch.randperm(n, generator=torch.Generator().manual_seed(seed))",
+            "torch.randperm(n)",
         ),
         ("loaders: inputs that are not finite pass", "refuse_not_finite(x, rows, data.name)", "pass"),
         ("loaders: labels other than the targets' pass", "if not torch.equal(y, data.y[rows]):", "if False:"),
