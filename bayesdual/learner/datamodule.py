@@ -336,9 +336,9 @@ class StreamDataModule(LightningDataModule):
         Raises:
             ValueError: The checkpoint is of another stream.
         """
-        for key in ("experience", "epoch", "shuffle_seed"):
-            if not isinstance(state_dict.get(key), int):
-                raise ValueError(f"the checkpoint is damaged: the stream's {key} is {state_dict.get(key)!r:.40}.")
+        for number in ("experience", "epoch", "shuffle_seed"):
+            if not isinstance(state_dict.get(number), int):
+                raise ValueError(f"the checkpoint is damaged: the stream's {number} is {state_dict.get(number)!r:.40}.")
         theirs, ours = parts(state_dict["stream"]), self.own_description()
         fitting = self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING
         self._shuffle_seed = state_dict["shuffle_seed"]
