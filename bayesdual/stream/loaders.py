@@ -130,6 +130,7 @@ class DatasetLoader:
         )
         for rows, (x, y) in zip(self._batches, loader, strict=True):
             refuse_not_finite(x, rows, data.name)
+            y = y.to(data.y.dtype)
             if not torch.equal(y, data.y[rows]):
                 row = int(rows[y != data.y[rows]][0])
                 raise ValueError(

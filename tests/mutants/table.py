@@ -206,11 +206,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "bayesdual/kprior/terms.py",
         "tests/kprior/test_terms.py",
         ("T^2 dropped from the function-space loss", "return temperature**2 * (losses", "return (losses"),
-        (
-            "function-space loss: the new logits have no temperature",
-            "F.log_softmax(logits[:, :known] / temperature, dim=1)",
-            "F.log_softmax(logits[:, :known], dim=1)",
-        ),
         ("function-space loss: weights ignored", "(losses * weights).sum() / weights.sum()", "losses.mean()"),
         ("weight-space loss: half dropped", "return 0.5 * total", "return total"),
     ),
@@ -226,8 +221,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "Kronecker factors: no temperature",
-            "p = (logits.detach() / temperature).softmax(1)",
-            "p = logits.detach().softmax(1)",
+            "drawn_factor(logits.detach() / temperature, generator)",
+            "drawn_factor(logits.detach(), generator)",
         ),
         ("Kronecker factors: bias without its column of ones", "a.new_ones(len(a), 1)", "a.new_zeros(len(a), 1)"),
         (
@@ -287,7 +282,6 @@ MUTANTS: tuple[Mutant, ...] = (
             "return rows, 1 / inclusion[rows]",
             "return rows, torch.ones(len(rows))",
         ),
-        ("dual features: no curvature between classes", "((c == d).float() - p[:, d])", "(c == d).float()"),
     ),
     *mutants(
         "bayesdual/memory/clusters.py",
@@ -344,8 +338,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/memory/test_spread.py",
         (
             "soft labels: logits of another temperature",
-            "(temperature * (total / n).log())",
-            "(total / n).log()",
+            "(temperature * likelihood.link(total / n))",
+            "likelihood.link(total / n)",
         ),
     ),
     *mutants(
@@ -529,8 +523,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/stream/test_loaders.py",
         (
             "loaders: the order is drawn again each time",
-            "generator=torch.Generator().manual_seed(self._seed),",
-            "generator=None,",
+            "torch.randperm(n, generator=torch.Generator().manual_seed(seed))",
+            "torch.randperm(n)",
         ),
         ("loaders: inputs that are not finite pass", "refuse_not_finite(x, rows, data.name)", "pass"),
         ("loaders: labels other than the targets' pass", "if not torch.equal(y, data.y[rows]):", "if False:"),
@@ -653,17 +647,25 @@ MUTANTS: tuple[Mutant, ...] = (
             "(self._examples + len(self.memory))",
         ),
         ("prior of the weights left out", "past = past + prior", "past = past + 0 * prior"),
-        ("temperature of the soft labels ignored", "z.weights, self.temperature)", "z.weights, 1.0)"),
+        (
+            "temperature of the soft labels ignored",
+            "z.weights, self.temperature, self.likelihood)",
+            "z.weights, 1.0, self.likelihood)",
+        ),
         (
             "scores without the posterior",
-            "score_examples(module, predict, data, rows, self.posterior, device)",
-            "score_examples(module, predict, data, rows, None, device)",
+            "score_examples(module, predict, data, rows, self.posterior, device, self.likelihood)",
+            "score_examples(module, predict, data, rows, None, device, self.likelihood)",
         ),
-        ("soft labels not renewed", "self.memory.relabel(predict, self.temperature, self._generator)", "pass"),
+        (
+            "soft labels not renewed",
+            "self.memory.relabel(predict, self.temperature, self._generator, self.likelihood, noise=0.0 if linear else 1.0)",
+            "pass",
+        ),
         (
             "replayed examples have the labels of the batch",
-            "F.cross_entropy(logits[: len(y)], y), logits[len(y) :], z)",
-            "F.cross_entropy(logits[-len(y) :], y), logits[: -len(y)], z)",
+            "self.criterion(logits[: len(y)], y, weights), logits[len(y) :], z)",
+            "self.criterion(logits[-len(y) :], y, weights), logits[: -len(y)], z)",
         ),
         ("generator not saved", 'self._generator.set_state(state["generator"].cpu())', "pass"),
         ("memory not saved", 'self.memory.load_state_dict({**state["memory"], **beside})', "pass"),
@@ -803,13 +805,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/posterior/test_ggn.py",
         (
             "GGN: weights of the examples ignored",
-            "(weights.to(p)[:, None] * p * length)",
-            "(torch.ones_like(p) * p * length)",
-        ),
-        (
-            "GGN: pairs drawn without their length, and divided by it",
-            "p.square().sum(1, keepdim=True)).clamp_min(0)",
-            "p.square().sum(1, keepdim=True)).clamp_min(0).sqrt()",
+            "(weights.to(lengths)[:, None] * lengths)",
+            "lengths",
         ),
     ),
     *mutants(
@@ -1042,7 +1039,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "bayesdual/memory/map.py",
         "tests/memory/test_map.py",
-        ("map: residual is the label's probability", "residuals, leverages = 1 - p[", "residuals, leverages = p["),
+        ("map: residual is the label's probability", "residuals = 1 - likelihood", "residuals = likelihood"),
         (
             "map: kept of any experience",
             "for _, e, i in _keys(after) if e == experience",
@@ -1082,8 +1079,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/inspection/test_board.py::test_every_tab_shows_each_experience",
         (
             "history: unseen experiences among those learned",
-            "a in accuracy.items() if j < len(matrix)",
-            "a in accuracy.items()",
+            "a in known.items() if j < len(matrix)",
+            "a in known.items()",
         ),
     ),
     *mutants(
@@ -1229,7 +1226,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *mutants(
         "bayesdual/algorithm.py",
-        "tests/likelihoods",
+        "tests/likelihoods/test_likelihoods.py",
         (
             "likelihood: one output has the bound of the softmax",
             "if not self.likelihood.is_softmax:  # whose",
@@ -1237,14 +1234,25 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *mutants(
+        "bayesdual/likelihoods/categorical.py",
+        "tests/likelihoods/test_likelihoods.py",
+        (
+            "soft loss: the new logits have no temperature",
+            "F.log_softmax(f / temperature, dim=1)",
+            "F.log_softmax(f, dim=1)",
+        ),
+        ("factors: no curvature between classes", "((k == c).float() - p[:, c])", "(k == c).float()"),
+        ("factors: no length", "p * (1 - 2 * p + p.square().sum(1, keepdim=True)).clamp_min(0)", "p"),
+    ),
+    *mutants(
         "bayesdual/likelihoods/one_output.py",
-        "tests/likelihoods",
+        "tests/likelihoods/test_likelihoods.py",
         ("likelihood: soft targets of the network as it is", "self.mean(old / temperature)", "self.mean(f)"),
         ("likelihood: losses in their own unit", "return 4 * float(self.curvature(torch.zeros(1, 1)))", "return 1.0"),
     ),
     *mutants(
         "bayesdual/likelihoods/gaussian.py",
-        "tests/likelihoods",
+        "tests/likelihoods/test_likelihoods.py",
         (
             "likelihood: every experience gives the scale anew",
             "if self._scale is None:\n            spread",
