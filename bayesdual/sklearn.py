@@ -276,7 +276,7 @@ class ContinualRegressor(RegressorMixin, _Continual):
 
     def _algorithm(self) -> BayesDual:
         given = self.likelihood
-        likelihood = given() if callable(given) else likelihood_by(given)
+        likelihood = likelihood_by(given) if isinstance(given, str) else given()
         if likelihood.has_classes:
             raise ValueError(f"likelihood is {likelihood.name}, which is of classes: take ContinualClassifier.")
         return BayesDual(self.memory_size, likelihood=likelihood)
