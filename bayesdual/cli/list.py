@@ -14,6 +14,8 @@ from bayesdual import sources
 from bayesdual.configuration import CommandLineError, not_among
 from bayesdual.scenarios import SCENARIOS
 
+BACKBONES = ("bayesdual.models.EfficientNetLite", "bayesdual.lora.SentenceFeatures")  # which are not trained
+
 Line = tuple[str, str]
 """A name as a configuration gives it, and what it stands for."""
 
@@ -32,10 +34,17 @@ def scenarios() -> Iterator[Line]:
 
 
 def networks() -> Iterator[Line]:
-    """The public modules of PyTorch in ``bayesdual.models`` and ``bayesdual.lora``."""
+    """The public modules of PyTorch in ``bayesdual.models`` and ``bayesdual.lora``, but for backbones."""
     for name, node in (*_public("bayesdual.models"), *_public("bayesdual.lora")):
-        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).startswith("nn.") for base in node.bases):
+        is_module = isinstance(node, ast.ClassDef) and any(ast.unparse(b).startswith("nn.") for b in node.bases)
+        if is_module and name not in BACKBONES:
             yield name, sources.first_line(name)
+
+
+def backbones() -> Iterator[Line]:
+    """What makes features of inputs, and is not trained."""
+    for name in BACKBONES:
+        yield name, sources.first_line(name)
 
 
 def selections() -> Iterator[Line]:
@@ -80,6 +89,7 @@ def baselines() -> Iterator[Line]:
 KINDS = {
     "scenarios": Kind("--data.benchmark NAME", scenarios),
     "networks": Kind("--model.network NAME", networks),
+    "backbones": Kind("--data.benchmark.init_args.backbone NAME, of bayesdual.scenarios.features_of", backbones),
     "selections": Kind("--model.algorithm.init_args.selection NAME", selections),
     "priors": Kind("--model.algorithm.init_args.weight_prior NAME", priors),
     "methods": Kind("--config NAME, after the configuration of a benchmark", methods),

@@ -72,11 +72,13 @@ def test_scenarios_are_those_of_the_registry():
 
 def test_networks_are_the_public_modules():
     public = {name: getattr(models, name) for name in models.__all__}
-    networks = {name: c for name, c in public.items() if inspect.isclass(c) and issubclass(c, nn.Module)}
-    assert len(networks) >= 4
-    found = listed("networks")
+    modules = {name: c for name, c in public.items() if inspect.isclass(c) and issubclass(c, nn.Module)}
+    assert len(modules) >= 5
+    found, backbones = listed("networks"), listed("backbones")
     assert found.pop("bayesdual.lora.LoRAClassifier").startswith("A Hugging Face encoder")  # which needs an extra
-    assert found == {f"bayesdual.models.{name}": first_line(c) for name, c in networks.items()}
+    assert backbones.pop("bayesdual.lora.SentenceFeatures").startswith("The mean of what a Hugging Face encoder")
+    assert found | backbones == {f"bayesdual.models.{name}": first_line(c) for name, c in modules.items()}
+    assert list(backbones) == ["bayesdual.models.EfficientNetLite"]
 
 
 def test_selections_are_the_public_functions_of_that_form():

@@ -187,6 +187,10 @@ def these_tests(words: list[str]) -> None:
         assert word.startswith("-") or (REPOSITORY / word.partition("::")[0]).exists(), f"there is no {word}"
 
 
+def module_of_tests(words: list[str]) -> None:
+    assert words == [] or words[0].startswith("-") or words[0].isidentifier()
+
+
 def target(words: list[str]) -> None:
     for word in words:
         assert "=" in word or re.search(rf"^{word}:", MAKEFILE, re.MULTILINE), f"make knows no {word}"
@@ -208,6 +212,7 @@ COMMANDS: dict[tuple[str, ...], Callable[[list[str]], str | None]] = {
     ("bayesdual",): of_ours,
     ("python", "-m", "pytest"): these_tests,
     ("python", "-m", "mkdocs"): anything,
+    ("python", "-m", "tests.fuzz.run"): module_of_tests,
     ("python", "-c"): one_liner,
     ("python", "--version"): anything,
     ("python",): script,

@@ -29,7 +29,7 @@ def run(name, settings=None, **more):
 
 @pytest.mark.parametrize("name", baselines.BASELINES)
 def test_each_baseline_learns_and_is_measured_as_ours_is(name):
-    own = {"features": 200} if name == "random ridge" else {}
+    own = {"random ridge": {"features": 200}, "quantised replay": {"memory_bytes": 3000}}.get(name, {})
     results = run(name, own, **{"data.epochs": 2})
     promised = {"average_accuracy", "forgetting", "nll", "ece", "seconds_total", "seconds_evaluation", "exemplars"}
     assert promised <= results.keys()

@@ -49,7 +49,16 @@ def test_each_baseline_says_by_part_what_it_carries(name, parts):
 
 
 def test_every_baseline_is_counted():
-    assert {*EXPECTED, "joint"} == {*baselines.BASELINES}
+    assert {*EXPECTED, *IN_BYTES, "joint"} == {*baselines.BASELINES}
+
+
+IN_BYTES = {"low-rank LDA": ("means", "counts", "covariance"), "quantised replay": ("inputs", "labels")}
+
+
+@pytest.mark.parametrize(("name", "parts"), IN_BYTES.items(), ids=IN_BYTES)
+def test_what_is_coded_keeps_within_its_bytes_and_uses_them(name, parts):
+    carried = run(name, {}, memory_bytes=2500)["memory_bytes"]
+    assert tuple(carried) == parts and 2400 <= sum(carried.values()) <= 2500
 
 
 @pytest.mark.parametrize(
