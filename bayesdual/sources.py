@@ -38,8 +38,9 @@ def digest(*names: str) -> str:
     return _digest(modules_behind(names))
 
 
+@cache
 def digest_of_all() -> str:
-    """The digest of all sources of bayesdual, which changes with whatever changes in it."""
+    """The digest of all sources of bayesdual as they were when first asked for; it changes with whatever does."""
     folder = Path(__file__).parent
     return _digest(
         {

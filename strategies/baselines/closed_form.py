@@ -188,9 +188,8 @@ class QuantisedReplay(ClosedForm):
     def __init__(
         self, n_inputs: int, n_classes: int, seed: int, memory_bytes: int, bits: int = 2, ridge_lambda: float = 1e-2
     ) -> None:
-        self._kept = int(
-            memory_bytes // (bytes_of_vectors((1, n_inputs), bits) - bytes_of_vectors((0, n_inputs), bits) + 1)
-        )
+        header, one = bytes_of_vectors((0, n_inputs), bits), bytes_of_vectors((1, n_inputs), bits)
+        self._kept = (memory_bytes - header) // (one - header + 1)  # 1 is the label's
         self._x, self._y = torch.zeros(0, n_inputs), torch.zeros(0, dtype=torch.int64)
         self._counts = torch.zeros(n_classes)
         self._generator = torch.Generator().manual_seed(seed)
