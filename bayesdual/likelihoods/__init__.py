@@ -17,7 +17,7 @@ BY_NAME: dict[str, type[Categorical] | type[Gaussian] | type[Poisson] | type[Ber
 }
 
 
-def likelihood_by(given: Likelihood | LikelihoodName) -> Likelihood:
+def likelihood_by(given: Likelihood | str) -> Likelihood:
     """The likelihood of a name, with its defaults, or the one that is given.
 
     Raises:

@@ -135,7 +135,7 @@ class Gaussian(OneOutput):
         return {"noise": self._given, "location": self._location, "scale": self._scale, "squares": squares}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what :meth:`state_dict` gave.
+        """Restores what ``state_dict`` gave.
 
         Raises:
             ValueError: The noise was given there and is another here, or estimated.

@@ -54,7 +54,7 @@ class OneOutput(ABC):
 
     @abstractmethod
     def nll(self, predicted: Tensor, y: Tensor) -> Tensor:
-        """-log p(y) in nats, constants included, of what :meth:`predicted` gave, shape (B, ...), and y; shape (B,)."""
+        """-log p(y) in nats, constants included, of what ``predicted`` gave, shape (B, ...), and y; shape (B,)."""
 
     # -- of an experience
 
