@@ -58,6 +58,6 @@ def mmd_test(x: Tensor, y: Tensor, generator: Generator, permutations: int = PER
     rest = 1 - chosen
     to_chosen = chosen @ k
     within = ((to_chosen * chosen).sum(1) - n) / (n * (n - 1))
-    within_rest = (((rest @ k) * rest).sum(1) - m) / (m * (m - 1))
+    within_rest = (((k.sum(0) - to_chosen) * rest).sum(1) - m) / (m * (m - 1))
     mmd2 = within + within_rest - 2 * (to_chosen * rest).sum(1) / (n * m)
     return TwoSamples(float(mmd2[0]), float((mmd2 >= mmd2[0] - 1e-12).double().mean()))
