@@ -47,6 +47,7 @@ from bayesdual.memory import (
     Memory,
     MemoryMap,
     Selection,
+    by_class,
     can_be_averaged,
     candidate_rows,
     dual_coverage,
@@ -521,9 +522,9 @@ def class_weights(counts: Mapping[tuple[int, int], int], y: Tensor) -> Tensor:
     Returns:
         Shape (largest class + 1,).
     """
-    size = 1 + max([int(y.max()), *(c for c, _ in counts)])
-    n = y.cpu().bincount(minlength=size).float()
-    for (c, _), more in counts.items():
+    past = by_class(counts)
+    n = y.cpu().bincount(minlength=1 + max([int(y.max()), *past])).float()
+    for c, more in past.items():
         n[c] += more
     return torch.where(n > 0, n.sum() / (n > 0).sum() / n.clamp_min(1), 0.0)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, Literal
 
@@ -33,13 +34,33 @@ class _Continual(BaseEstimator):
     network_: nn.Module
     algorithm_: BayesDual
     n_experiences_: int
-    memory_size: int
-    hidden: Sequence[int]
-    network: Callable[[int, int], nn.Module] | None
-    epochs: int
-    batch_size: int
-    lr_factor: float
-    random_state: int | np.random.RandomState | None
+
+    def __init__(
+        self,
+        memory_size: int,
+        hidden: Sequence[int],
+        network: Callable[[int, int], nn.Module] | None,
+        epochs: int,
+        batch_size: int,
+        lr_factor: float,
+        random_state: int | np.random.RandomState | None,
+    ) -> None:
+        self.memory_size = memory_size
+        self.hidden = hidden
+        self.network = network
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr_factor = lr_factor
+        self.random_state = random_state
+
+    @contextmanager
+    def _seeded(self) -> Iterator[None]:
+        """PyTorch's generator as ``random_state`` has it while entered, and as it was afterwards."""
+        self._check_counts()
+        draw = check_random_state(self.random_state)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(draw.randint(2**31))
+            yield
 
     def _begin(self, X: np.ndarray, algorithm: BayesDual, outputs: int) -> None:
         """Takes the first experience's scale, and makes a network."""
@@ -129,14 +150,8 @@ class ContinualClassifier(ClassifierMixin, _Continual):
         algorithm: Callable[[int], BayesDual] = BayesDual,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        self.memory_size = memory_size
-        self.hidden = hidden
-        self.network = network
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr_factor = lr_factor
+        super().__init__(memory_size, hidden, network, epochs, batch_size, lr_factor, random_state)
         self.algorithm = algorithm
-        self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> ContinualClassifier:
         """Forgets all, and learns an experience.
@@ -187,10 +202,7 @@ class ContinualClassifier(ClassifierMixin, _Continual):
             raise ValueError(f"y has the label {strays[0]!r}, which is none of the classes {known}.")
         if len(known) < 2:
             raise ValueError(f"there is one class, {known[0]!r}: give at least two to tell apart.")
-        self._check_counts()
-        draw = check_random_state(self.random_state)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(draw.randint(2**31))
+        with self._seeded():
             if first:
                 algorithm = self.algorithm(self.memory_size)
                 algorithm.check_budget(_data(torch.zeros(1, X.shape[1]), torch.zeros(1).long()), len(known))
@@ -232,14 +244,8 @@ class ContinualRegressor(RegressorMixin, _Continual):
         likelihood: Literal["gaussian", "poisson"] | Callable[[], Likelihood] = "gaussian",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        self.memory_size = memory_size
-        self.hidden = hidden
-        self.network = network
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr_factor = lr_factor
+        super().__init__(memory_size, hidden, network, epochs, batch_size, lr_factor, random_state)
         self.likelihood = likelihood
-        self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> ContinualRegressor:
         """Forgets all, and learns an experience.
@@ -259,10 +265,7 @@ class ContinualRegressor(RegressorMixin, _Continual):
         """Learns a further experience; arguments and errors as in :meth:`fit`."""
         first = not hasattr(self, "network_")
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, reset=first)
-        self._check_counts()
-        draw = check_random_state(self.random_state)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(draw.randint(2**31))
+        with self._seeded():
             algorithm = self._algorithm() if first else self.algorithm_
             targets = algorithm.likelihood.targets(y, "y")
             if first:

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from bayesdual import measures
 from bayesdual.files import remove_left_over
 from bayesdual.inspection.board import StreamBoard, shown_learner
+from bayesdual.inspection.page import capital
 from bayesdual.inspection.standing import Standing, leave, save_map, save_pictures
 from bayesdual.inspection.tables import accuracy_tables, cell, summary
 from bayesdual.inspection.verdict import verdict
@@ -95,9 +96,11 @@ class RunReport(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Tells of a drift, unless new classes are what the experience is there for."""
+        if batch_idx or not trainer.is_global_zero:
+            return
         learner = shown_learner(pl_module)
         stream, told = learner.stream, learner.history.drift
-        if batch_idx or stream.epoch or not trainer.is_global_zero or not told:
+        if stream.epoch or not told:
             return
         classes = stream.describe()["classes"]
         new = set(classes[stream.experience]).difference(*classes[: stream.experience])
@@ -145,8 +148,7 @@ class RunReport(Callback):
         if isinstance(learner.network, WritesFiles):
             learner.network.save_files(self.directory)
         matrix, score = learner.history.accuracy, learner.history.score
-        title = score.name[0].upper() + score.name[1:]
-        self.console.print(f"\n{title} on each experience (columns) after learning each (rows):")
+        self.console.print(f"\n{capital(score.name)} on each experience (columns) after learning each (rows):")
         self.console.print(*accuracy_tables(matrix, score), verdict(matrix, score), summary(results), sep="\n")
         board = next((c for c in trainer.callbacks if isinstance(c, StreamBoard)), StreamBoard())
         save_pictures(self.directory, board.pictures(learner))

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bayesdual import measures
-from bayesdual.inspection.figures import GROUP_COLORS, LOST_COLOR, WITH_NAMES, WITH_NUMBERS
+from bayesdual.inspection.figures import GROUP_COLORS, LOST_COLOR, WITH_NAMES, WITH_NUMBERS, seen_means
 from bayesdual.inspection.vega import SHARE, ZOOM, Chart, after_experience, chart, exactly, field_of
 from bayesdual.inspection.verdict import lost
 
@@ -166,8 +166,3 @@ def compared_chart(matrices: Mapping[str, measures.Matrix]) -> Chart:
         "tooltip": exactly("run", "after", "accuracy"),
     }
     return chart(points, place, [{"mark": {"type": "line", "point": True}, "params": [ZOOM]}], 260)
-
-
-def seen_means(matrix: measures.Matrix) -> list[float]:
-    """The mean accuracy of the experiences seen, after each."""
-    return [measures.average_seen_accuracy(matrix[: i + 1]) for i in range(len(matrix))]

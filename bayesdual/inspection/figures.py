@@ -102,7 +102,7 @@ def progress_figure(matrix: measures.Matrix, score: measures.Score = measures.AC
         if few:
             look = {"marker": "o", "alpha": 0.8, "label": f"experience {j + 1}", "color": shade(j, len(matrix))}
         axes.plot(steps[j:], [row[j] for row in matrix[j:]], **look)
-    means = [measures.average_seen_accuracy(matrix[: i + 1]) for i in range(len(matrix))]
+    means = seen_means(matrix)
     axes.plot(steps, means, color="black", linewidth=2.5, label="mean of those seen")
     axes.set(xlabel="after experience", ylabel=score.name)
     if score == measures.ACCURACY:
@@ -111,6 +111,11 @@ def progress_figure(matrix: measures.Matrix, score: measures.Score = measures.AC
         axes.set_xticks(list(steps))
     axes.legend(fontsize=7, ncols=1 + len(matrix) // 8, loc="lower left")
     return figure
+
+
+def seen_means(matrix: measures.Matrix) -> list[float]:
+    """The mean score of the experiences seen, after each."""
+    return [measures.average_seen_accuracy(matrix[: i + 1]) for i in range(len(matrix))]
 
 
 def compared_figure(means: Mapping[str, Sequence[float]], score: measures.Score = measures.ACCURACY) -> Figure:

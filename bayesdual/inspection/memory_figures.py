@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from bayesdual.inspection.figures import KEPT_COLOR, LOST_COLOR, name_of, new_figure
+from bayesdual.inspection.figures import KEPT_COLOR, LOST_COLOR, Figures, name_of, new_figure
 from bayesdual.memory import classes_or_one
 
 if TYPE_CHECKING:
@@ -26,6 +26,22 @@ LOWEST = 1e-6  # of the highest leverage, below which examples stand on the axis
 def is_images(x: Tensor) -> bool:
     """Whether inputs (M, ...) look like images, of 1 or 3 channels."""
     return x.dim() == 4 and x.shape[1] in (1, 3)
+
+
+def figures_of_memory(
+    kept: Exemplars | None, mapped: MemoryMap | None, class_names: Sequence[str] | None = None
+) -> Figures:
+    """All figures that what is known of a memory allows, by the names of their files."""
+    found: Figures = {}
+    if kept is not None and is_images(kept.x):
+        found["memory"] = memory_figure(kept, class_names)
+    if mapped is not None:
+        found["memory_map"] = map_figure(mapped)
+        if is_images(mapped.x):
+            found["memory_extremes"] = extremes_figure(mapped, class_names)
+        if not mapped.y.is_floating_point():
+            found["memory_changes"] = changes_figure(mapped.changes, class_names)
+    return found
 
 
 def memory_figure(exemplars: Exemplars, class_names: Sequence[str] | None = None) -> Figure:

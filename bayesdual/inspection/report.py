@@ -24,13 +24,7 @@ from bayesdual.inspection.figures import (
     progress_figure,
 )
 from bayesdual.inspection.memory_charts import map_chart
-from bayesdual.inspection.memory_figures import (
-    changes_figure,
-    extremes_figure,
-    is_images,
-    map_figure,
-    memory_figure,
-)
+from bayesdual.inspection.memory_figures import figures_of_memory
 from bayesdual.inspection.page import Cell, Page, capital, heading, paragraph, table
 from bayesdual.inspection.runs import Run
 from bayesdual.inspection.tables import score_of
@@ -71,15 +65,8 @@ def figures_of(run: Run) -> Figures:
     }
     if run.results.get("over_stream") and "ece" in run.results:
         found["certainty"] = certainty_figure(run.results["over_stream"])
-    if memory is not None and memory.exemplars is not None and is_images(memory.exemplars.x):
-        found["memory"] = memory_figure(memory.exemplars, run.results.get("class_names"))
-    if run.maps:
-        last = run.maps[max(run.maps)]
-        found["memory_map"] = map_figure(last)
-        if is_images(last.x):
-            found["memory_extremes"] = extremes_figure(last, run.results.get("class_names"))
-        if not last.y.is_floating_point():
-            found["memory_changes"] = changes_figure(last.changes, run.results.get("class_names"))
+    last = run.maps[max(run.maps)] if run.maps else None
+    found |= figures_of_memory(None if memory is None else memory.exemplars, last, run.results.get("class_names"))
     if posterior is not None and posterior.precision:
         found["posterior"] = posterior_figure(posterior)
     if run.results.get("memory_bytes"):

@@ -26,13 +26,7 @@ from bayesdual.inspection.figures import (
     reliability_figure,
     save,
 )
-from bayesdual.inspection.memory_figures import (
-    changes_figure,
-    extremes_figure,
-    is_images,
-    map_figure,
-    memory_figure,
-)
+from bayesdual.inspection.memory_figures import figures_of_memory
 from bayesdual.inspection.runs import MAPS
 from bayesdual.learner import History, Learner
 from bayesdual.posterior import Posterior
@@ -82,20 +76,9 @@ def stream_figures(standing: Standing) -> Figures:
         found["certainty/reliability"] = reliability_figure(evaluation["reliability"])
     if over_stream and score == measures.ACCURACY:
         found["certainty/certainty"] = certainty_figure(over_stream)
-    return found if standing.algorithm is None else found | _figures_of_memory(standing.algorithm, names)
-
-
-def _figures_of_memory(algorithm: BayesDual, names: Sequence[str] | None) -> Figures:
-    found: Figures = {}
-    kept, mapped = algorithm.memory.exemplars, algorithm.memory_map
-    if kept is not None and is_images(kept.x):
-        found["memory/memory"] = memory_figure(kept, names)
-    if mapped is not None:
-        found["memory/memory_map"] = map_figure(mapped)
-        if is_images(mapped.x):
-            found["memory/memory_extremes"] = extremes_figure(mapped, names)
-        if not mapped.y.is_floating_point():
-            found["memory/memory_changes"] = changes_figure(mapped.changes, names)
+    if (algorithm := standing.algorithm) is not None:
+        remembered = figures_of_memory(algorithm.memory.exemplars, algorithm.memory_map, names)
+        found |= {f"memory/{name}": figure for name, figure in remembered.items()}
     return found
 
 

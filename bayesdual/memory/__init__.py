@@ -21,7 +21,7 @@ from bayesdual.memory.selection import (
     score_sampling,
     top_score,
 )
-from bayesdual.memory.shares import classes_or_one, fair_shares, quotas
+from bayesdual.memory.shares import by_class, classes_or_one, fair_shares, quotas
 from bayesdual.memory.soft_labels import mean_predictions, soft_labels
 from bayesdual.memory.spread import Spread
 from bayesdual.memory.stand_ins import stand_ins
@@ -54,6 +54,7 @@ __all__ = [
     "Selection",
     "Spread",
     "bytes_of_vectors",
+    "by_class",
     "can_be_averaged",
     "candidate_rows",
     "cell_means",

@@ -135,11 +135,8 @@ class StreamingLDA(ClosedForm):
         self._scatter += rows.T @ rows
 
     def classifier(self) -> Scores:
-        means, e = self._classes.means.double(), self._shrinkage
-        covariance = (1 - e) * self._scatter.double() / self._classes.counts.sum()
-        covariance.diagonal().add_(e)
-        weights = _solve(covariance, means.T)
-        return _linear(weights, -(weights.T * means).sum(1) / 2, self._classes.counts)
+        covariance = self._scatter.double() / self._classes.counts.sum()
+        return _discriminant(self._classes.means, covariance, self._classes.counts, self._shrinkage)
 
     def memory_bytes(self) -> dict[str, int]:
         return self._classes.memory_bytes() | {"covariance": FLOAT * _triangle(len(self._scatter))}
@@ -164,11 +161,8 @@ class LowRankLDA(ClosedForm):
         self._spread.parts()
 
     def classifier(self) -> Scores:
-        means, e = self._means.double(), self._shrinkage
-        covariance = (1 - e) * self._spread.through(torch.eye(means.shape[1]), float(self._counts.sum())).double()
-        covariance.diagonal().add_(e)
-        weights = _solve(covariance, means.T)
-        return _linear(weights, -(weights.T * means).sum(1) / 2, self._counts)
+        covariance = self._spread.through(torch.eye(self._means.shape[1]), float(self._counts.sum())).double()
+        return _discriminant(self._means, covariance, self._counts, self._shrinkage)
 
     def memory_bytes(self) -> dict[str, int]:
         means = bytes_of_vectors(self._means.shape, self._bits)
@@ -262,6 +256,14 @@ class RandomRidge(ClosedForm):
 
     def _features(self, x: Tensor) -> Tensor:
         return (x @ self._projection).relu_()
+
+
+def _discriminant(means: Tensor, covariance: Tensor, counts: Tensor, shrinkage: float) -> Scores:
+    """Gaussians of the means (C, D) with one covariance (D, D), which is drawn to I by ``shrinkage``."""
+    means, covariance = means.double(), (1 - shrinkage) * covariance
+    covariance.diagonal().add_(shrinkage)
+    weights = _solve(covariance, means.T)
+    return _linear(weights, -(weights.T * means).sum(1) / 2, counts)
 
 
 def _linear(weights: Tensor, biases: Tensor, counts: Tensor) -> Scores:
