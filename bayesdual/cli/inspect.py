@@ -13,6 +13,7 @@ from bayesdual.files import write_whole
 from bayesdual.inspection import (
     accuracy_tables,
     can_be_live,
+    classes_lost,
     drawn,
     figures_of,
     read_run,
@@ -55,7 +56,9 @@ def main(argv: list[str]) -> None:
     for run in runs:
         score = score_of(run.results)
         console.print(f"{run.name}: {score.name} on each experience (columns) after learning each (rows):")
-        console.print(*accuracy_tables(run.matrix, score), verdict(run.matrix, score))
+        names = run.results.get("class_names")
+        most = classes_lost(run.results.get("accuracy_of_classes") or [], names)
+        console.print(*accuracy_tables(run.matrix, score), verdict(run.matrix, score, most))
     console.print(f"report: {output / 'report.html'}", soft_wrap=True)
     if not can_be_live():
         console.print("note: its figures cannot be looked into: pip install 'bayesdual\\[inspect]'.", soft_wrap=True)

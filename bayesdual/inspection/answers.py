@@ -10,7 +10,7 @@ from bayesdual.inspection.memory_figures import is_images, label_of
 from bayesdual.inspection.page import capital, folded, paragraph, table
 from bayesdual.inspection.runs import Run
 from bayesdual.inspection.tables import score_of
-from bayesdual.inspection.verdict import verdict
+from bayesdual.inspection.verdict import classes_lost, verdict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,16 +27,22 @@ class Drawn(NamedTuple):
 
 def accuracy(one: Drawn) -> str:
     score = score_of(one.run.results)
-    return one.show(f"{score.key}_matrix", f"{capital(score.name)} on each experience (columns) after each (rows).")
+    return (
+        one.show(f"{score.key}_matrix", f"{capital(score.name)} on each experience (columns) after each (rows).")
+        + one.show("accuracy_of_classes", "Accuracy of each class at the end, the worst first.")
+        + one.show("confusion", "What each class (rows) is taken for (columns), as shares of its examples.")
+    )
 
 
 def forgotten(one: Drawn) -> str:
     score = score_of(one.run.results)
     key, name = score.key, capital(score.name)
+    most = classes_lost(one.run.results.get("accuracy_of_classes") or [], one.run.results.get("class_names"))
     return (
-        paragraph(f"{capital(verdict(one.run.matrix, score))}.")
+        paragraph(f"{capital(verdict(one.run.matrix, score, most))}.")
         + one.show(f"{key}_over_time", f"{name} on each experience once it is learned, and their mean.")
         + one.show(f"{key}_lost", f"{name} on each experience, how much worse than it was at its best.")
+        + one.show("stability_gap", "Accuracy on the experiences learned before, while the next is learned.")
     )
 
 
@@ -102,6 +108,7 @@ def sure(one: Drawn) -> str:
     return (
         paragraph(f"NLL {results['nll']:.4f} nats an example{ece}, over all of the stream.")
         + one.show("certainty", "How sure, and how rightly, of experiences that are old, new and unseen, after each.")
+        + one.show("reliability", "How often answers are right against how sure they are; larger dots: more answers.")
         + one.show("posterior", f"The posterior: standard deviations by parameter, middle half.{marks}")
     )
 

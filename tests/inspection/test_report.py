@@ -36,7 +36,7 @@ def test_the_page_has_the_numbers_of_the_results_and_asks_no_other_host(finished
     assert order == sorted(order)
     names = {path.name for path in (directory / "report").iterdir()}
     assert {"memory.png", "memory.svg", "posterior.png", "accuracy_lost.png", "bytes.svg", "memory_map.png"} < names
-    assert "of its best on each experience, " in capsys.readouterr().out
+    assert "of its best; " in capsys.readouterr().out
 
 
 def test_several_runs_stand_side_by_side_and_what_differs_is_marked(finished, tmp_path):
