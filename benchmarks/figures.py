@@ -2,8 +2,8 @@
 
     python benchmarks/figures.py [--runs DIR] [--output docs/figures]
 
-learns with three seeds by ``configs/split_digits.yaml``, and with ``methods/naive.yaml`` (nothing remembered); runs that
-are in DIR are taken as they are. ``digits_accuracy.png`` shows every seed as a point, the others are of seed 0.
+learns with three seeds by ``configs/split_digits.yaml``, and with ``methods/naive.yaml`` (nothing remembered); runs
+that are in DIR are taken as they are. ``digits_accuracy.png`` shows every seed as a point, the others are of seed 0.
 """
 
 from __future__ import annotations

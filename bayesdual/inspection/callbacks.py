@@ -177,10 +177,10 @@ class RunReport(Callback):
 
 
 def _lost(matrix: measures.Matrix, score: measures.Score) -> str:
-    """What was forgotten since the experience before."""
+    """A line on what was forgotten since the experience before, if anything was."""
     gone = lost_since(matrix, score)
     if not gone:
         return ""
     most = max(gone, key=gone.__getitem__)
     more = f", less on {len(gone) - 1} more" if len(gone) > 1 else ""
-    return f", lost {cell(gone[most], score)} on experience {most + 1}{more}"
+    return f"\n    lost since: {cell(gone[most], score)} on experience {most + 1}{more}"

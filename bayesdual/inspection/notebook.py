@@ -57,7 +57,7 @@ class NotebookBar:
 
     def _draw(self) -> None:
         if self._handle is not None and not self.disable:
-            from IPython.display import HTML  # type: ignore[import-not-found]
+            from IPython.display import HTML
 
             self._drawn = time.monotonic()
             self._handle.update(HTML(self._html()))

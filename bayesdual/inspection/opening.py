@@ -41,8 +41,7 @@ def _lines(trainer: Trainer, learner: Learner) -> Iterator[tuple[str, str]]:
     described = stream.describe()
     sizes, classes = described["sizes"], len({c for of_one in described["classes"] for c in of_one})
     of_what = f"{classes} classes" if learner.likelihood.has_classes else "numbers"
-    epochs = f"{stream.epochs} epoch{'s' * (stream.epochs > 1)}"
-    examples = f"{sum(sizes):,} examples, {epochs} of each in batches of {stream.examples_of_a_batch}"
+    examples = f"{sum(sizes):,} examples; epochs {stream.epochs}, batch size {stream.examples_of_a_batch}"
     yield "stream", f"{len(sizes)} experiences, {of_what}, {examples}"
 
 

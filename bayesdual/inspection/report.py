@@ -95,15 +95,16 @@ def drawn(figures: Figures) -> Drawings:
     return {name: _svg(figure) for name, figure in figures.items()}
 
 
-def report(runs: Sequence[Run], drawings: Sequence[Drawings], live: bool = False) -> str:
+def report(runs: Sequence[Run], drawings: Sequence[Drawings], live: bool = False, reload: int | None = None) -> str:
     """The file.
 
     Args:
         runs: One or several.
         drawings: What :func:`drawn` gave of the figures of each.
         live: Whether figures can be looked into, which the extra ``inspect`` is needed for.
+        reload: Seconds after which a browser reads the page again, of runs that go on.
     """
-    page = Page("A run of bayesdual" if len(runs) == 1 else f"{len(runs)} runs of bayesdual", live)
+    page = Page("A run of bayesdual" if len(runs) == 1 else f"{len(runs)} runs of bayesdual", live, reload)
     each = [answers.Drawn(run, _shown(page, run, of_run)) for run, of_run in zip(runs, drawings, strict=True)]
     page.section("How well", _overview(runs), _compared(page, runs), _beside(each, answers.accuracy))
     page.section("What was forgotten, and when", _beside(each, answers.forgotten))
@@ -213,4 +214,5 @@ def _number(value: float, sign: str = "") -> str:
 def _svg(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.set_layout_engine("none")  # it is laid out: what is drawn of it next need not do so again
     return buffer.getvalue()

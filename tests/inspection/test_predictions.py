@@ -1,5 +1,7 @@
 """What is kept of predictions is what the measures were of, to the last digit."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from lightning import Trainer
@@ -60,6 +62,13 @@ def test_the_size_that_is_said_is_that_of_the_files(learned):
 def test_shares_of_several_processes_are_joined_in_the_order_of_the_data():
     rows = torch.arange(7)
     assert _in_turn([rows[shard(7, None, rank, 3)] for rank in range(3)]).tolist() == rows.tolist()
+
+
+def test_of_the_check_before_training_nothing_is_kept(tmp_path):
+    callback = KeptPredictions(tmp_path)
+    callback._parts = {0: [(torch.ones(1, 2), torch.zeros(1))]}
+    callback.on_validation_end(SimpleNamespace(world_size=1, sanity_checking=True, is_global_zero=True), None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_not_there_is_not_measured(tmp_path):
