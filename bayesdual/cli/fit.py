@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse import DefaultHelpFormatter, Namespace
+from jsonargparse import ActionYesNo, DefaultHelpFormatter, Namespace
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -47,7 +47,7 @@ from bayesdual.configuration import (
     sole_use,
 )
 from bayesdual.files import write_json, write_whole
-from bayesdual.inspection import RunReport, StreamBoard, StreamProgress, evaluation_table
+from bayesdual.inspection import KeptPredictions, RunReport, StreamBoard, StreamProgress, evaluation_table
 from bayesdual.learner import Learner, StreamCheckpoint, StreamDataModule
 from bayesdual.measures import Evaluation, NumberEvaluation
 
@@ -156,6 +156,12 @@ class Cli(LightningCLI):
             type=str | None,
             help="Where the run writes to; by default a new folder of runs/, named after the first configuration.",
         )
+        parser.add_argument(
+            "--predictions",
+            action=ActionYesNo,
+            default=False,
+            help="Keep all that is predicted of every example after each experience, in predictions/ of the run.",
+        )
         parser.add_lightning_class_args(StreamBoard, "board")
         parser.add_class_arguments(StreamCheckpoint, "checkpoint", skip={"directory"}, instantiate=False)
         parser.add_argument(
@@ -216,6 +222,8 @@ class Cli(LightningCLI):
             if given.get("default_root_dir") is None:
                 kwargs["default_root_dir"] = self.run_dir
             callbacks: list[Callback] = [RunReport(self.run_dir)]
+            if self.config_init[self._command].predictions:
+                callbacks.append(KeptPredictions(self.run_dir))
             if given.get("enable_checkpointing") is not False:
                 within = self.config_init[self._command]["checkpoint"]
                 callbacks.append(StreamCheckpoint(self.run_dir / CHECKPOINTS, **within))

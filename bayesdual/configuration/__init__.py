@@ -29,7 +29,7 @@ from bayesdual.configuration.arguments import (
     undone,
     with_current_names,
 )
-from bayesdual.configuration.locks import sole_use
+from bayesdual.configuration.locks import in_use, sole_use
 from bayesdual.configuration.messages import failure, not_among, parsing_complaint
 from bayesdual.configuration.moved import MOVED, current_name, current_names
 from bayesdual.lazy import attach
@@ -49,6 +49,7 @@ __all__ = [
     "failure",
     "find_configs",
     "flatten",
+    "in_use",
     "inline_configs",
     "join_benchmark",
     "name_of_run",

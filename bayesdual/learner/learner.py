@@ -354,10 +354,12 @@ class Learner(LightningModule):
         learned = stream.experience if fitting else max(stream.experience, len(self.history.accuracy)) - 1
         self._metric = self.likelihood.metric(stream.n_experiences, learned).to(self.device)
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor | None]:
+        """Measures, and returns what :meth:`predict_step` does, for callbacks."""
         x, y, t = batch
         p, epistemic = self.predicted(x, t)
         self._metric.update(p, y, self.stream.evaluated[dataloader_idx], epistemic)
+        return self._answered(p, epistemic, y)
 
     def on_validation_end(self) -> None:
         self.latest_evaluation = evaluation = self._metric.compute()
@@ -387,10 +389,12 @@ class Learner(LightningModule):
         Where targets are numbers, ``mean`` (B, 1) stands in place of the first.
         """
         x, y, t = batch
-        answers = self.predicted(x, t)
+        return self._answered(*self.predicted(x, t), y)
+
+    def _answered(self, p: Tensor, epistemic: Tensor | None, y: Tensor) -> dict[str, Tensor | None]:
         if not self.likelihood.has_classes:
-            return {"mean": answers.probabilities, "y": y}
-        return {**answers._asdict(), "y": y}
+            return {"mean": p, "y": y}
+        return {"probabilities": p, "epistemic": epistemic, "y": y}
 
     # -- checkpoints
 

@@ -1282,4 +1282,41 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/learner/test_numbers.py",
         ("likelihood: forgetting of an error is its fall", "[[-value for value in row] for row in matrix]", "matrix"),
     ),
+    *mutants(
+        "bayesdual/inspection/predictions.py",
+        "tests/inspection/test_predictions.py",
+        (
+            "kept predictions: joined rank by rank",
+            "joined[rank :: len(parts)] = part",
+            "joined[rank : rank + len(part)] = part",
+        ),
+        ("kept predictions: of the sanity check, too", "if not trainer.sanity_checking and", "if"),
+        ("kept predictions: rounded", '"predicted": predicted,', '"predicted": predicted.half().float(),'),
+    ),
+    *mutants(
+        "bayesdual/inspection/gap.py",
+        "tests/inspection/test_gap.py",
+        ("stability gap: from the last value", "found[k] = mine[0] - min(mine)", "found[k] = mine[-1] - min(mine)"),
+        (
+            "stability gap: the new is evaluated, too",
+            "[: stream.experience - first]",
+            "[: stream.experience - first + 1]",
+        ),
+    ),
+    *mutants(
+        "bayesdual/inspection/verdict.py",
+        "tests/inspection/test_verdict.py",
+        ("verdict: classes that lost least", "key=lambda c: -gone[c]", "key=lambda c: gone[c]"),
+        ("lost since: what was gained", "if before[j] > now[j]}", "if before[j] < now[j]}"),
+    ),
+    *mutants(
+        "bayesdual/cli/inspect.py",
+        "tests/inspection/test_watch.py",
+        (
+            "watch: the page goes on to reload",
+            "    write(runs, output)\n    for run",
+            "    write(runs, output, SECONDS)\n    for run",
+        ),
+        ("watch: written again and again", "!= shown:", "!= shown or True:"),
+    ),
 )
