@@ -20,6 +20,7 @@ FREE = (
     "data.workers",
     "checkpoint.every_n_steps",
     "checkpoint.every_n_minutes",
+    "checkpoint.keep",
 )  # settings that a run may go on with others of
 
 
