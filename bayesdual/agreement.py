@@ -49,7 +49,7 @@ def _bytes_of(value: Any) -> Iterator[bytes]:
     if isinstance(value, Tensor):
         flat = value.detach().cpu().contiguous().reshape(-1)
         yield f"tensor {value.dtype} {tuple(value.shape)}".encode()
-        yield flat.view(torch.uint8).numpy().data if len(flat) else b""
+        yield flat.view(torch.uint8).numpy().tobytes() if len(flat) else b""
     elif isinstance(value, Mapping):
         yield f"mapping {len(value)}".encode()
         for key in sorted(value, key=repr):

@@ -18,6 +18,7 @@ CHECKPOINTS = "checkpoints"
 FREE = (
     "threads",
     "data.workers",
+    "data.evaluate_every",
     "checkpoint.every_n_steps",
     "checkpoint.every_n_minutes",
     "checkpoint.keep",
