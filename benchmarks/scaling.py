@@ -181,7 +181,7 @@ def of_file(path: Path, gigabytes: float, experiences: int = 10) -> Any:
     train = [OnDisk(path, 2 * each * i, cs, each) for i, cs in enumerate(classes)]
     test = [OnDisk(path, 0, cs, 50) for cs in classes]
     made = {"train": train, "test": test}
-    return benchmark_from_datasets(**{k: [as_classification_dataset(d) for d in v] for k, v in made.items()})
+    return benchmark_from_datasets(**{k: [as_classification_dataset(d) for d in v] for k, v in made.items()})  # pyright: ignore[reportArgumentType]  # Avalanche asks for targets alone
 
 
 def rows(folder: Path, gigabytes: float) -> list[Row]:
@@ -219,18 +219,18 @@ class Meter(Callback):
         self.costs: list[dict[str, Any]] = []
         self._marks: list[tuple[float, float]] = []
 
-    def on_train_epoch_start(self, *_: Any) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._close()
         self._mark()
 
-    def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
         if not trainer.sanity_checking:
             self._mark()
 
-    def on_train_epoch_end(self, *_: Any) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         self._mark()  # the evaluation is over; the memory is yet to be filled
 
-    def on_train_end(self, *_: Any) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         self._close()
 
     def _mark(self) -> None:

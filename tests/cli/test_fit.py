@@ -452,7 +452,7 @@ BAD_FLAGS = {
     "--data.benchmark bayesdual.scenarios.SplitDigit": "not there; did you mean bayesdual.scenarios.SplitDigits?",
     "--data.benchmark Digits": "--data.benchmark is 'Digits': give a dotted name",
     "--model.network bayesdual.models.MPL": "--model.network is bayesdual.models.MPL, which is not there; did you mean",
-    "--model.network os.path.join": "--model.network is os.path.join, which is no Module",
+    "--model.network textwrap.dedent": "--model.network is textwrap.dedent, which is no Module",
     "--data.epochs three": "--data.epochs is 'three': it has to be a whole number.",
     "--data.epochs 1.5": "--data.epochs is '1.5': it has to be a whole number.",
     "--data.epochs": "--data.epochs needs a value.",
