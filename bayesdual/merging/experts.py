@@ -1,8 +1,11 @@
 """Merging as a way to learn a stream: an expert for each experience, all from one base, merged after each.
 
-    experience 1    theta_0 is learned: the base, with curvature H_0
+    experience 1    theta_0 = theta_1 is learned: the base, with curvature H_0
     experience t    theta_t is learned from theta_0, on nothing but its own data, with curvature H_t
-    after it        theta = merge(theta_0, [theta_2 .. theta_t])    (``bayesdual/merging/merge.py``)
+    after it        theta = merge(theta_0, [theta_1 .. theta_t])    (``bayesdual/merging/merge.py``)
+
+The base is one of those that are merged where a method takes a mean of them; gradient matching has it as H_0, and task
+arithmetic and TIES in what the experts have learned besides.
 
 No expert needs another, so that they may as well be learned at once, on other machines: :meth:`Experts.add` takes each
 as it comes, and what is merged does not depend on their order. Where experiences have different classes, an expert
@@ -24,8 +27,9 @@ from bayesdual.merging.merge import merge
 from bayesdual.posterior import Curvature, KroneckerFactors, kronecker_curvature, watching_last_linear
 
 PAIRS = 1000  # backward passes of a curvature
-DEFAULTS = {"gradient_matching": {"base_scale": 0.1, "tolerance": 1e-3}}
-"""Settings that were best on validation data in benchmarks/merging.py."""
+DEFAULTS = {"gradient_matching": {"tolerance": 1e-3}}
+WITHOUT_CURVATURE = ("average", "task_arithmetic", "ties")
+MEANS = ("average", "fisher", "regmean")  # methods to which the base is a model as the others are
 
 
 class Experts:
@@ -33,7 +37,7 @@ class Experts:
 
     Args:
         method: A method of ``bayesdual.merging.merge``.
-        **options: What that method has besides; of gradient matching ``base_scale`` is .1 unless given.
+        **options: What that method has besides.
 
     Attributes:
         base: Weights and buffers of the base, by name; None before it is learned.
@@ -95,17 +99,18 @@ class Experts:
             raise RuntimeError("there is no base yet: add what was learned first.")
         if not self.experts:
             return dict(self.base)
-        own = self.classes[1:]
-        same = all(classes == self.classes[0] for classes in own)
-        models = self.experts if same else [self._of_classes(*each) for each in zip(self.experts, own, strict=True)]
+        first = 0 if self.method in MEANS else 1
+        models, classes = [self.base, *self.experts][first:], self.classes[first:]
+        same = all(some == self.classes[0] for some in self.classes)
+        if not same:
+            models = [self._of_classes(*each) for each in zip(models, classes, strict=True)]
         head = () if same else (f"{self._head}.weight",)  # joined by rows, whose curvature nobody asks for
-        first, *others = [{n: h for n, h in some.items() if n not in head} for some in self.curvatures]
-        given = {"base_curvature": first} if self.method == "gradient_matching" else {}
-        needed = {"curvatures": others} if self.method in ("gradient_matching", "regmean") else {}
-        result = merge(
-            self.base, models, method=self.method, classes=None if same else own, **needed, **given, **self.options
-        )
-        return dict(result)
+        known = [{n: h for n, h in some.items() if n not in head} for some in self.curvatures]
+        given: dict[str, Any] = {} if self.method in WITHOUT_CURVATURE else {"curvatures": known[first:]}
+        if self.method == "gradient_matching":
+            given["base_curvature"] = known[0]
+        classes_of = None if same else classes
+        return dict(merge(self.base, models, method=self.method, classes=classes_of, **given, **self.options))
 
     def memory_bytes(self) -> dict[str, int]:
         """Bytes that are carried beside the network, by part."""
@@ -119,6 +124,28 @@ class Experts:
             "weights": sum(value.nbytes for value in weights),
             "curvature": sum(part.nbytes for parts in factors for part in parts),
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is carried; tensors and plain values only."""
+        return {
+            "base": self.base,
+            "experts": self.experts,
+            "curvatures": [
+                {n: h if isinstance(h, Tensor) else (h.inputs, h.outputs, h.bias) for n, h in some.items()}
+                for some in self.curvatures
+            ],
+            "classes": self.classes,
+            "head": self._head,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what :meth:`state_dict` gave."""
+        self.base, self.experts, self.classes = state["base"], list(state["experts"]), list(state["classes"])
+        self.curvatures = [
+            {n: h if isinstance(h, Tensor) else KroneckerFactors(*h) for n, h in some.items()}
+            for some in state["curvatures"]
+        ]
+        self._head = state["head"]
 
     def _of_classes(self, expert: dict[str, Tensor], classes: list[int]) -> dict[str, Tensor]:
         """An expert whose head has the rows of its classes alone."""

@@ -935,13 +935,26 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/merging/test_experts.py",
         ("experts: the next begins at what was merged", "module.load_state_dict(self.base)", "pass"),
         ("experts: what is carried is no copy", "value.detach().clone()", "value.detach()"),
-        ("experts: the base's curvature is the first expert's", "first, *others = [", "*others, first = ["),
-        ("experts: every head has all rows", "if same else [self._of_classes(", "if True else [self._of_classes("),
+        (
+            "experts: the base's curvature is an expert's",
+            '["base_curvature"] = known[0]',
+            '["base_curvature"] = known[1]',
+        ),
+        ("experts: the base is no expert", "first = 0 if self.method in MEANS else 1", "first = 1"),
+        ("experts: every head has all rows", "if not same:", "if False:"),
     ),
     *mutants(
         "bayesdual/merging/refit.py",
         "tests/merging/test_experts.py",
         ("refit: nothing holds the layer", "+ pull / 2 * moved", "+ 0 * moved"),
+    ),
+    *mutants(
+        "bayesdual/learner/merging.py",
+        "tests/learner/test_merging.py",
+        ("merging in Lightning: an expert begins at what was merged", "self.experts.begin(pl_module.network)", "pass"),
+        ("merging in Lightning: the optimizer goes on", "optimizer.state.clear()", "pass"),
+        ("merging in Lightning: not without evaluation", "if pl_module.stream.last_epoch_of_experience:", "if False:"),
+        ("merging in Lightning: evaluated before", "if trainer.state.fn == TrainerFn.FITTING and", "if False and"),
     ),
     *mutants(
         "bayesdual/strategies/merging.py",

@@ -73,6 +73,11 @@ def test_a_budget_buys_what_fits_into_it(name, kept):
     assert 3300 * 0.95 < sum(results["memory_bytes"].values()) <= 3300
 
 
+def test_experts_that_are_merged_by_a_callback_are_counted_alike():
+    callback = {"class_path": "bayesdual.learner.MergeExperts"}
+    assert learn_ours(config(memory_size=0, **{"trainer.callbacks": [callback]}))["memory_bytes"] == EXPERTS
+
+
 def test_inputs_that_are_no_bytes_are_counted_as_floats():
     of = baselines.carried.ExemplarBytes.of
     assert of(baselines.methods.replay, torch.zeros(2, 3, 5), 10) == (60, 1, 0)

@@ -52,7 +52,7 @@ def test_the_model_is_what_all_experts_come_to_and_each_began_at_the_base():
     for state in begun[1:]:
         assert all(torch.equal(state[name], base[name]) for name in base)
     for name, value in model.state_dict().items():
-        torch.testing.assert_close(value, (experts[0][name] + experts[1][name]) / 2)
+        torch.testing.assert_close(value, (base[name] + experts[0][name] + experts[1][name]) / 3)
 
 
 def test_disjoint_classes_compare_once_the_head_is_fitted_again_on_a_memory():
