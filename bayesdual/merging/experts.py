@@ -42,7 +42,8 @@ class Experts:
     Attributes:
         base: Weights and buffers of the base, by name; None before it is learned.
         experts: Those of each expert.
-        curvatures: Of the base and of each expert, Kronecker factors where layers have them.
+        curvatures: Of the base and of each expert, Kronecker factors where layers have them; empty where the method
+            needs none.
         classes: The classes that the base and each expert learned.
     """
 
@@ -85,7 +86,8 @@ class Experts:
         else:
             self.experts.append(weights)
         ones = torch.ones(len(x), device=x.device)
-        self.curvatures.append(kronecker_curvature(module, x, ones, pairs=PAIRS, generator=generator))
+        needed = self.method not in WITHOUT_CURVATURE
+        self.curvatures.append(kronecker_curvature(module, x, ones, pairs=PAIRS, generator=generator) if needed else {})
         self.classes.append(sorted(set(classes)))
 
     def merged(self) -> dict[str, Tensor]:
@@ -106,7 +108,7 @@ class Experts:
             models = [self._of_classes(*each) for each in zip(models, classes, strict=True)]
         head = () if same else (f"{self._head}.weight",)  # joined by rows, whose curvature nobody asks for
         known = [{n: h for n, h in some.items() if n not in head} for some in self.curvatures]
-        given: dict[str, Any] = {} if self.method in WITHOUT_CURVATURE else {"curvatures": known[first:]}
+        given: dict[str, Any] = {"curvatures": known[first:]}
         if self.method == "gradient_matching":
             given["base_curvature"] = known[0]
         classes_of = None if same else classes
