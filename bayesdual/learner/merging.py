@@ -45,7 +45,7 @@ class MergeExperts(Callback):
         if trainer.world_size > 1:
             raise ValueError("MergeExperts learns in one process: learn experts side by side, and merge their runs.")
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: Learner) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Makes the network the base where an experience begins."""
         stream = pl_module.stream
         if stream.epoch == 0 and stream.batch == 0 and self.experts.base is not None:
@@ -53,12 +53,12 @@ class MergeExperts(Callback):
             for optimizer in trainer.optimizers:
                 optimizer.state.clear()
 
-    def on_validation_start(self, trainer: Trainer, pl_module: Learner) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Merges before what was learned is evaluated."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._merge(pl_module)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: Learner) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Merges where nothing is evaluated."""
         if pl_module.stream.last_epoch_of_experience:
             self._merge(pl_module)
