@@ -200,7 +200,7 @@ def main(words: Iterable[str] | None = None) -> None:
             means = {key: statistics.mean(r[key] for r in got) for key in got[0]}
             each = ", ".join(f"{r['accuracy']:.2f}" for r in got)
             print(
-                f"  {'EVON' if basis else 'IVON'}  {means['accuracy']:.2f} ({each})  NLL {means['nll']:.3f}  16 samples "
+                f"  {'EVON' if basis else 'IVON'}  {means['accuracy']:.2f} ({each})  NLL {means['nll']:.3f}  samples "
                 f"{means['sampled']:.2f}, NLL {means['sampled_nll']:.3f}, ECE {means['sampled_ece']:.3f}  "
                 f"{means['seconds']:.0f} s  lr {best['lr']}, beta2 {best['betas'][1]}, hess_init {best['hess_init']}",
                 flush=True,

@@ -1,15 +1,16 @@
 """IVON with steps of one length in each matrix: for networks with batch norm, and for adapters.
 
-With P weights that are learned, S steps of an experience, and s the root mean square of the first step of each parameter,
+With P weights that are learned, S steps, and s the root mean square of the first step of each parameter,
 
     hess_init = h0 = 1e-3,   max_rms = rho = 1e-5,   lr = s h0 / rho (not rescaled),   ess = P / (share h0),
     s = reach / sqrt(S)
 
-Gradients are far longer than rho, so that g is rho g / rms(g) in each parameter: the steepest descent of all steps whose
-root mean square is s there. The noise of a weight has the variance 1 / (ess h0) = share / P, as ``rule.py`` has it.
+Gradients are far longer than rho, so that g is rho g / rms(g) in each parameter: the steepest descent of all steps
+whose root mean square is s there. The noise of a weight has the variance 1 / (ess h0) = share / P; ``rule.py`` has ten
+times as much.
 
-Where it comes from. With batch norm the length of a kernel's gradient says nothing of how far the kernel has to go: it is
-the shorter, the longer the kernel is. In one step of gradient descent the head then moves, and the kernels before it
+Where it comes from. With batch norm the length of a kernel's gradient says nothing of how far the kernel has to go: it
+is the shorter, the longer the kernel is. In one step of gradient descent the head then moves, and the kernels before it
 hardly. docs/ivon.md has which part of the step it was, and what was measured.
 
 Source: the length of steps by matrix from LARS (You et al., "Large batch training of convolutional networks", 2017).
@@ -31,7 +32,9 @@ WEIGHT_DECAY = 1e-6  # far below hess_init
 REACH, SHARE = 0.05, 4.5
 
 
-def by_matrix(params: Iterable[Tensor], step: float, share: float, betas: tuple[float, float]) -> IVON:
+def ivon_by_matrix(
+    params: Iterable[Tensor], step: float, share: float, betas: tuple[float, float], weight_decay: float = WEIGHT_DECAY
+) -> IVON:
     """IVON of the settings above.
 
     Args:
@@ -39,9 +42,10 @@ def by_matrix(params: Iterable[Tensor], step: float, share: float, betas: tuple[
         step: s.
         share: Variance of the noise times P.
         betas: Decay of the momentum and of the Hessian.
+        weight_decay: As IVON's, in units of the Hessian.
 
     Raises:
-        ValueError: ``step`` is negative.
+        ValueError: ``step`` is negative, or nothing is learned.
     """
     params = list(params)
     learned = sum(p.numel() for p in params if p.requires_grad)
@@ -53,7 +57,7 @@ def by_matrix(params: Iterable[Tensor], step: float, share: float, betas: tuple[
         max_rms=MAX_RMS,
         rescale_lr=False,
         betas=betas,
-        weight_decay=WEIGHT_DECAY,
+        weight_decay=weight_decay,
     )
 
 
@@ -82,4 +86,4 @@ class IVONByMatrix(IVONByRule):
         """
         if steps <= 0:
             raise ValueError(f"steps is {steps}: steps of one length in each matrix need a positive number.")
-        return by_matrix(params, self.reach / math.sqrt(steps), SHARE, self.betas)
+        return ivon_by_matrix(params, self.reach / math.sqrt(steps), SHARE, self.betas, self.weight_decay)

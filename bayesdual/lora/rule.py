@@ -18,9 +18,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from bayesdual.ivon import IVON, IVONByRule
-from bayesdual.ivon.by_matrix import WEIGHT_DECAY, by_matrix
-from bayesdual.ivon.rule import SHARE
+from bayesdual.ivon import IVON, IVONByRule, ivon_by_matrix
+
+SHARE = 45.0
+WEIGHT_DECAY = 1e-6  # far below hess_init
 
 
 class IVONForLoRA(IVONByRule):
@@ -42,4 +43,4 @@ class IVONForLoRA(IVONByRule):
 
     def make(self, params: Iterable[Any], examples: float, steps: float) -> IVON:
         """Makes the optimizer of some parameters, whatever the number of examples and of steps."""
-        return by_matrix(params, self.step, SHARE, self.betas)
+        return ivon_by_matrix(params, self.step, SHARE, self.betas, self.weight_decay)

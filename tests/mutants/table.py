@@ -190,6 +190,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "scales.size / scales.share",
         ),
         ("rule: convolutions at the whole rate", "CONVOLUTIONS = 0.5", "CONVOLUTIONS = 1.0"),
+        ("rule: less noise is more", '["hess_init"] /= self.noise', '["hess_init"] *= self.noise'),
     ),
     *mutants(
         "bayesdual/ivon/suggest.py",
