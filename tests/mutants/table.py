@@ -190,6 +190,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "scales.size / scales.share",
         ),
         ("rule: convolutions at the whole rate", "CONVOLUTIONS = 0.5", "CONVOLUTIONS = 1.0"),
+        ("rule: less noise is more", '["hess_init"] /= self.noise', '["hess_init"] *= self.noise'),
     ),
     *mutants(
         "bayesdual/ivon/suggest.py",
@@ -309,7 +310,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ("weight samples: a sum", "Predicted(p.mean(0), ", "Predicted(p.sum(0), "),
     ),
     *mutants(
-        "bayesdual/lora/rule.py",
+        "bayesdual/ivon/by_matrix.py",
+        "tests/ivon/test_by_matrix.py",
+        ("IVON by matrix: more steps are as long", "self.reach / math.sqrt(steps)", "self.reach"),
+        ("IVON by matrix: ten times the noise", "SHARE = 0.05, 4.5", "SHARE = 0.05, 45.0"),
+    ),
+    *mutants(
+        "bayesdual/ivon/by_matrix.py",
         "tests/lora/test_rule.py",
         ("IVON for LoRA: steps as long as gradients", "max_rms=MAX_RMS,", ""),
         ("IVON for LoRA: noise of every weight counts", "if p.requires_grad)", ")"),
