@@ -13,7 +13,7 @@ IVON is the posterior. With another optimizer there is none, and examples are sc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sized
+from collections.abc import Sized
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, cast
@@ -21,7 +21,6 @@ from typing import Any, cast
 import torch
 from avalanche.benchmarks import OnlineCLExperience
 from avalanche.distributed import DistributedHelper
-from avalanche.models import avalanche_forward
 from avalanche.models.utils import is_multi_task_module
 from avalanche.training.plugins import SupervisedPlugin
 from avalanche.training.templates import SupervisedTemplate
@@ -33,8 +32,9 @@ from bayesdual.ivon import IVON
 from bayesdual.likelihoods import Likelihood
 from bayesdual.models import evaluating
 from bayesdual.posterior import Posterior
+from bayesdual.prediction import ask, logits_of
 from bayesdual.schedule import lower_learning_rate
-from bayesdual.stream import DatasetData, TensorData, experience_data, normalise, refuse_not_finite
+from bayesdual.stream import DatasetData, Inputs, Predict, TensorData, experience_data, normalise, refuse_not_finite
 from bayesdual.tensors import grow
 
 
@@ -169,11 +169,12 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         strategy.mbatch = [torch.cat([x, self._inputs(z.x)]), y, *[torch.cat([labels, z.tasks]) for labels in t]]
 
     def after_forward(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
-        """Parts the new examples from those replayed.
+        """Parts the new examples from those replayed, once the output is logits.
 
         Raises:
             ValueError: A label of the experience is beyond the model's classes.
         """
+        strategy.mb_output = logits_of(strategy.mb_output)
         _refuse_beyond(cast(Tensor, strategy.mb_output), self._highest_label, _name(strategy))
         if self._replayed is not None:
             strategy.mbatch = self._new_batch
@@ -181,11 +182,12 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
             strategy.mb_output, self._replayed_logits = output[:n], output[n:]
 
     def after_eval_forward(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
-        """Looks at the labels before a criterion does.
+        """Looks at the labels before a criterion does, once the output is logits.
 
         Raises:
             ValueError: One is beyond the model's classes.
         """
+        strategy.mb_output = logits_of(strategy.mb_output)
         if self.algorithm.likelihood.is_softmax:
             highest = int(cast(Tensor, strategy.mb_y).max())
             _refuse_beyond(cast(Tensor, strategy.mb_output), highest, "the experience that is evaluated")
@@ -223,12 +225,18 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         self.algorithm.load_state_dict(state["algorithm"])
         self._experience = state["experience"]
 
-    def _predict(self, strategy: SupervisedTemplate) -> Callable[[Tensor, Tensor], Tensor]:
-        return lambda x, t: avalanche_forward(strategy.model, self._inputs(x), t)
+    def _predict(self, strategy: SupervisedTemplate) -> Predict:
+        return predict_of(strategy.model, Inputs.of(self._data))
 
     def _inputs(self, x: Tensor) -> Tensor:
         """What the dataset's items would be: the memory holds images that come as tensors in uint8."""
         return normalise(x, self._data.mean, self._data.std)
+
+
+def predict_of(model: nn.Module, inputs: Inputs) -> Predict:
+    """The logits of an Avalanche model, of inputs as its experiences give them and their task labels."""
+    told = is_multi_task_module(model)
+    return lambda x, t: ask(model, inputs.normalised(x), **({"task_labels": t} if told else {}))
 
 
 def _training_data(experience: Any, strategy: SupervisedTemplate, likelihood: Likelihood) -> TensorData | DatasetData:
@@ -241,6 +249,11 @@ def _training_data(experience: Any, strategy: SupervisedTemplate, likelihood: Li
         raise ValueError(
             f"the model has a head for each task, but {name} has no task labels: make the benchmark with task labels "
             "(avalanche.benchmarks.with_task_labels), or give a model with one head."
+        )
+    if isinstance(data, DatasetData) and data.parts is not None and not getattr(strategy, "takes_parts", False):
+        raise ValueError(
+            f"an input of {name} is {data.parts}, which {type(strategy).__name__} does not take: give "
+            "BayesDualStrategy, which does, or a dataset whose inputs are one tensor."
         )
     return data
 

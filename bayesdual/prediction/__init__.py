@@ -11,7 +11,7 @@ from bayesdual.likelihoods import CATEGORICAL, Likelihood
 from bayesdual.posterior import Posterior
 from bayesdual.prediction.last_layer import check_last_layer
 from bayesdual.prediction.linearised import Linearised, probit
-from bayesdual.prediction.logits import class_logits, takes_task_labels
+from bayesdual.prediction.logits import ask, class_logits, logits_of, takes_task_labels
 from bayesdual.prediction.mean import ByMean
 from bayesdual.prediction.predicted import Predicted
 from bayesdual.prediction.samples import BySamples
@@ -79,11 +79,13 @@ __all__ = [
     "Predicted",
     "Prediction",
     "PredictionName",
+    "ask",
     "check_last_layer",
     "class_logits",
     "fit_isotonic",
     "fit_temperature",
     "fit_vector_scaling",
+    "logits_of",
     "prediction_by",
     "probit",
     "takes_task_labels",

@@ -58,14 +58,14 @@ class Predictor:
         """Class probabilities, shape (B, C).
 
         Args:
-            x: Inputs as the run learned from them (images raw, as uint8), shape (B, ...): a tensor, or an array.
+            x: Inputs as the run learned from them (images raw, as uint8), shape (B, ...): a tensor, or an array, or,
+                where they have parts, a dict or a tuple of these.
             tasks: Their task labels, shape (B,), or one for all; only in a stream with task labels.
 
         Raises:
             ValueError: Inputs are of another shape or type than was learned, or task labels are missing or unknown.
         """
-        x = torch.as_tensor(x)
-        self.inputs.refuse(x)
+        x = self.inputs.taken(x)
         t = self._task_labels(tasks, len(x))
         if not len(x):
             return torch.zeros(0, self.n_classes)

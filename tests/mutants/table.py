@@ -1274,4 +1274,37 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/learner/test_numbers.py",
         ("likelihood: forgetting of an error is its fall", "[[-value for value in row] for row in matrix]", "matrix"),
     ),
+    *mutants(
+        "bayesdual/stream/parts.py",
+        "tests/stream/test_parts.py",
+        ("parts: the last part is dropped", "for p in parts]", "for p in parts][:-1] + [parts[-1][:, :0]]"),
+        ("parts: fractions are cut", "p.contiguous().view(BITS[p.element_size()])", "p"),
+    ),
+    *mutants(
+        "bayesdual/prediction/logits.py",
+        "tests/learner/test_parts.py",
+        (
+            "parts: by name or position, never",
+            "return logits_of(network(*args, **kwargs))",
+            "return network(x, **told)",
+        ),
+    ),
+    *mutants(
+        "bayesdual/stream/checks.py",
+        "tests/stream/test_parts.py",
+        (
+            "parts: a look at a view draws",
+            "with kept_random_state():  # augmentation may draw\n        first",
+            "if True:\n        first",
+        ),
+    ),
+    *mutants(
+        "strategies/plugin.py",
+        "tests/strategies/test_parts.py",
+        (
+            "parts: an object with logits is no output",
+            "        strategy.mb_output = logits_of(strategy.mb_output)\n        _refuse",
+            "        _refuse",
+        ),
+    ),
 )
