@@ -22,34 +22,23 @@ and their precision become the anchor of the next. A host (Lightning's or Avalan
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from bayesdual.kprior import (
-    KroneckerPrior,
-    NaturalPrior,
-    Preconditions,
-    Residual,
-    TakesLikelihood,
-    WeightPrior,
-    function_space_loss,
-)
+from bayesdual.kprior import Holding, PriorName, WeightPrior, function_space_loss
 from bayesdual.likelihoods import Likelihood, LikelihoodName, likelihood_by
 from bayesdual.memory import (
     Condensation,
     Condenser,
     Exemplars,
-    LowRankSpread,
     Memory,
     MemoryMap,
     Selection,
-    by_class,
     can_be_averaged,
     candidate_rows,
+    class_weights,
     dual_coverage,
     map_memory,
     memory_vectors,
@@ -59,7 +48,6 @@ from bayesdual.memory import (
 from bayesdual.posterior import Posterior, drawn_examples, joined, posterior_of_past, score_examples
 from bayesdual.stream import ExperienceData, Predict, TensorData
 
-PRIORS: dict[str, type[KroneckerPrior]] = {"kronecker": KroneckerPrior, "natural": NaturalPrior}
 MEMORY_SIZE = 200
 SAMPLE = 500  # examples that a budget in bytes, the posterior, and a prior that is not carried are worked out from
 
@@ -111,7 +99,7 @@ class BayesDual:
         replay_batch_size: int = 64,
         label_share: float = 0.5,
         temperature: float | None = None,
-        weight_prior: WeightPrior | Literal["kronecker", "natural"] | None = "kronecker",
+        weight_prior: WeightPrior | PriorName | None = "kronecker",
         selection: Selection = dual_coverage,
         condensation: Condensation | None = memory_vectors,
         spread: float = 0.6,
@@ -146,10 +134,6 @@ class BayesDual:
             )
         if spread < 0:
             raise ValueError(f"spread is {spread}: give 0 or more.")
-        if isinstance(weight_prior, str) and weight_prior not in PRIORS:
-            raise ValueError(
-                f'weight_prior is {weight_prior!r}: give "kronecker", "natural", a prior of the weights, or None.'
-            )
         if equal not in ("examples", "classes"):
             raise ValueError(f"equal is {equal!r}: give examples or classes.")
         if equal == "classes" and not self.likelihood.has_classes:
@@ -161,14 +145,7 @@ class BayesDual:
         self.replay_batch_size = replay_batch_size
         self.label_share = label_share
         self.temperature = temperature or self.likelihood.temperature or 1.0
-        self.weight_prior: WeightPrior | None = (
-            PRIORS[weight_prior]() if isinstance(weight_prior, str) else weight_prior
-        )
-        if isinstance(self.weight_prior, TakesLikelihood):
-            self.weight_prior.likelihood = self.likelihood
-        self._fresh_prior = deepcopy(self.weight_prior)
-        self._residual: Residual | None = None  # in place of noise, where the network is linear
-        self._prior_by_residual = weight_prior == "kronecker"  # and of the prior, unless another is wanted, or none
+        self.holding = Holding(weight_prior, self.likelihood)
         self.selection = selection
         self.condensation = condensation
         self.spread = spread
@@ -181,6 +158,11 @@ class BayesDual:
         self._class_weights: Tensor | None = None  # g, by class, where classes are equal
         self._origin = ""  # of what is in memory, where it is features
         self._rank, self._ranks, self._batches = 0, 1, 1
+
+    @property
+    def weight_prior(self) -> WeightPrior | None:
+        """What holds the weights where the past needs them."""
+        return self.holding.prior
 
     def check_budget(self, data: ExperienceData, classes: int) -> None:
         """Refuses a budget that will not hold an exemplar of each class, before anything is learned.
@@ -237,9 +219,7 @@ class BayesDual:
         if self.equal == "classes":
             self._class_weights = class_weights(self.memory.counts, data.y).to(device)
         self.memory.to(device)
-        for prior in (self.weight_prior, self._residual):
-            if prior is not None:
-                prior.to(device)
+        self.holding.to(device)
 
     def loss(
         self,
@@ -288,7 +268,7 @@ class BayesDual:
         if not len(self.memory):
             return None
         each = -(-self.replay_batch_size * self._batches // self._ranks)
-        noise = self.spread if self._residual is None else 0.0
+        noise = self.spread if self.holding.residual is None else 0.0
         common = self.memory.draw(each * self._ranks, self._generator, noise, self._class_weights)
         if self._ranks == 1:
             return common
@@ -308,7 +288,7 @@ class BayesDual:
         Returns:
             As :meth:`loss`.
         """
-        past, parts, residual = torch.zeros_like(new), {"new": new}, self._residual
+        past, parts, residual = torch.zeros_like(new), {"new": new}, self.holding.residual
         if z is not None and logits is not None:
             labels = (
                 self.likelihood.loss(logits, z.y).mean()
@@ -319,12 +299,11 @@ class BayesDual:
             past = self.label_share * labels + (1 - self.label_share) * soft
             parts |= {"labels": labels, "function_space": soft}
             past = past * self.memory.mean_weight(self._class_weights)
-        held = residual if residual is not None and self._prior_by_residual else self.weight_prior
-        prior = None if held is None else held.loss(module)
-        if prior is not None:
-            past = past + prior
-            parts["weight_space"] = prior
-        share = self._share() if z is not None or prior is not None else 1.0
+        held = self.holding.loss(module)
+        if held is not None:
+            past = past + held
+            parts["weight_space"] = held
+        share = self._share() if z is not None or held is not None else 1.0
         return share * new + (1 - share) * past, {name: value.detach() for name, value in parts.items()}
 
     def precondition(self, module: nn.Module) -> None:
@@ -333,8 +312,7 @@ class BayesDual:
         Args:
             module: The network, with the gradients of :meth:`loss`.
         """
-        if isinstance(self.weight_prior, Preconditions):
-            self.weight_prior.precondition(module, self._share())
+        self.holding.precondition(module, self._share())
 
     def _share(self) -> float:
         """N / (N + N')."""
@@ -385,13 +363,14 @@ class BayesDual:
         self.memory_map = (
             None if known is None else map_memory(data, rows, known, experience, before, after, self.likelihood)
         )
-        self._residual = self._residual_of(module)
-        linear = self._residual is not None
-        self.memory.relabel(predict, self.temperature, self._generator, self.likelihood, noise=0.0 if linear else 1.0)
-        if self.weight_prior is not None and self.memory.max_bytes is not None:  # measured on the memory, not carried
-            self.weight_prior, data = deepcopy(self._fresh_prior), self._remembered()
-        if self.weight_prior is not None and not (linear and self._prior_by_residual):
-            self.weight_prior.update(module, predict, data, posterior, device, self._generator)
+        if self.spread and self.likelihood.is_softmax:  # whose bound the residual is
+            self.holding.find_residual(module, self.memory)
+        noise = 1.0 if self.holding.residual is None else 0.0
+        self.memory.relabel(predict, self.temperature, self._generator, self.likelihood, noise)
+        carried = self.memory.max_bytes is None
+        self.holding.update(
+            module, predict, data, posterior, device, self._generator, None if carried else self._remembered
+        )
 
     def measure_posterior(
         self,
@@ -422,18 +401,9 @@ class BayesDual:
     def memory_bytes(self) -> dict[str, int]:
         """Bytes that are carried to the next experience beside the network and its optimizer, by part."""
         parts = self.memory.bytes_by_part()
-        if self.weight_prior is not None and self.memory.max_bytes is None:
-            parts["prior"] = _bytes_in(self.weight_prior.state_dict())
+        if self.memory.max_bytes is None and (prior := self.holding.nbytes()) is not None:
+            parts["prior"] = prior
         return parts
-
-    def _residual_of(self, module: nn.Module) -> Residual | None:
-        """What is in place of the noise and the prior, if the network is linear in vectors that are kept in bytes."""
-        spread, vectors = self.memory.spread, self.memory.exemplars
-        if vectors is None or not self.spread or not isinstance(spread, LowRankSpread):
-            return None
-        if not self.likelihood.is_softmax:  # whose bound it is
-            return None
-        return Residual.of(module, vectors, spread, self.memory.examples_seen)
 
     @torch.no_grad()
     def measure_noise(
@@ -464,10 +434,9 @@ class BayesDual:
         """All that the next experience depends on; tensors and plain values only."""
         return {
             "memory": self.memory.state_dict(),
-            "weight_prior": None if self.weight_prior is None else self.weight_prior.state_dict(),
+            **self.holding.state_dict(),
             "generator": self._generator.get_state(),
             "posterior": None if self.posterior is None else self.posterior.state_dict(),
-            "residual": None if self._residual is None else self._residual.state_dict(),
             "origin": self._origin,
             "likelihood": {"name": self.likelihood.name, **self.likelihood.state_dict()},
         }
@@ -486,56 +455,16 @@ class BayesDual:
                 f"{self.likelihood.name}: give the same."
             )
         self.likelihood.load_state_dict(seen)
-        prior = state["weight_prior"]
-        if prior is None and self.weight_prior is not None:
-            raise ValueError(
-                "the checkpoint was made without a prior of the weights: give algorithm.weight_prior null."
-            )
-        if prior is not None and self.weight_prior is None:
-            raise ValueError("the checkpoint was made with a prior of the weights: give its algorithm.weight_prior.")
+        self.holding.refuse_other(state)
         beside = {"spread": state["spread"]} if "spread" in state else {}  # where it was kept before
         self.memory.load_state_dict({**state["memory"], **beside})
-        if self.weight_prior is not None and prior is not None:
-            try:
-                self.weight_prior.load_state_dict(prior)
-            except KeyError:
-                raise ValueError(
-                    "the checkpoint was made with another prior of the weights: give its algorithm.weight_prior."
-                ) from None
+        self.holding.load_state_dict(state, self.memory)
         self._generator.set_state(state["generator"].cpu())
         self._origin = state.get("origin", "")
-        residual, spread = state.get("residual"), self.memory.spread
-        self._residual = (
-            Residual.from_state_dict(residual, spread) if residual and isinstance(spread, LowRankSpread) else None
-        )
         known = state.get("posterior")  # before 0.2 it was not kept
         self.posterior = None if known is None else Posterior.from_state_dict(known)
-
-
-def class_weights(counts: Mapping[tuple[int, int], int], y: Tensor) -> Tensor:
-    """What an example of each class counts where classes count the same: g_c, whose mean over all examples is 1.
-
-    Args:
-        counts: Examples of the past, by (class, experience).
-        y: Labels of the new ones, shape (N,).
-
-    Returns:
-        Shape (largest class + 1,).
-    """
-    past = by_class(counts)
-    n = y.cpu().bincount(minlength=1 + max([int(y.max()), *past])).float()
-    for c, more in past.items():
-        n[c] += more
-    return torch.where(n > 0, n.sum() / (n > 0).sum() / n.clamp_min(1), 0.0)
 
 
 def _origin(data: ExperienceData) -> str:
     """What made the inputs, where they are features of a frozen backbone."""
     return getattr(data, "origin", "")
-
-
-def _bytes_in(state: Any) -> int:
-    """Bytes of all tensors in nested mappings."""
-    if isinstance(state, Tensor):
-        return state.nbytes
-    return sum(_bytes_in(part) for part in state.values()) if isinstance(state, Mapping) else 0

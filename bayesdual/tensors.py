@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -59,3 +59,10 @@ def grow_into_(new: Tensor, old: Tensor | None, fill: float) -> Tensor:
         new.fill_(fill)
     part.copy_(old)
     return new
+
+
+def bytes_in(state: Any) -> int:
+    """Bytes of all tensors in nested mappings."""
+    if isinstance(state, Tensor):
+        return state.nbytes
+    return sum(bytes_in(part) for part in state.values()) if isinstance(state, Mapping) else 0

@@ -1,6 +1,7 @@
 """K-priors: what stands in for the loss of past data."""
 
 from bayesdual.kprior.diagonal import DiagonalPrior
+from bayesdual.kprior.holding import Holding, PriorName
 from bayesdual.kprior.kronecker import KroneckerPrior, factors, leading_eigenvectors
 from bayesdual.kprior.natural import NaturalPrior
 from bayesdual.kprior.residual import Residual
@@ -14,9 +15,11 @@ from bayesdual.kprior.terms import (
 
 __all__ = [
     "DiagonalPrior",
+    "Holding",
     "KroneckerPrior",
     "NaturalPrior",
     "Preconditions",
+    "PriorName",
     "Residual",
     "TakesLikelihood",
     "WeightPrior",

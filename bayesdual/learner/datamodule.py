@@ -11,17 +11,14 @@ from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from bayesdual.learner.past import NOTHING, Past, evaluated_again, fingerprint, first_difference, parts, past_of
-from bayesdual.learner.unfamiliar import unfamiliar_data
-from bayesdual.likelihoods import CATEGORICAL, Likelihood
+from bayesdual.learner.past import NOTHING, Past, evaluated_again, first_difference, parts, past_of
+from bayesdual.learner.reading import StreamReader
+from bayesdual.likelihoods import Likelihood
 from bayesdual.stream import (
     DatasetData,
     DatasetLoader,
     TensorData,
     TensorLoader,
-    classes_of,
-    experience_data,
-    refuse_not_finite,
     weights_in_mean,
 )
 
@@ -70,14 +67,12 @@ class StreamDataModule(LightningDataModule):
                 raise ValueError(f"data.{name} is {value}: give at least 1.")
         if batch_size_of not in ("all", "each"):
             raise ValueError(f"data.batch_size_of is {batch_size_of!r}: give all, or each.")
-        self._given = benchmark
+        self._reader = StreamReader(benchmark, evaluate_on, ood)
         self.epochs = epochs
         self.batch_size = batch_size
         self.batch_size_of = batch_size_of
         self.evaluate_on = evaluate_on
         self.workers = workers
-        self._ood_given = ood
-        self.likelihood: Likelihood = CATEGORICAL  # of the targets
         self.experience = 0  # the one being learned, counted from the first that ever was
         self.epoch = 0  # of that experience, the one under way
         self.batch = 0  # of that epoch, the one that its loader begins with
@@ -86,21 +81,16 @@ class StreamDataModule(LightningDataModule):
         self._goes_on = False
         self._earlier: tuple[StreamDataModule | None, ...] = ()  # the streams of the past, the newest last
         self._shuffle_seed = int(torch.randint(2**31, ()))
-        self._benchmark: Any = None
-        self._own: dict[str, Any] | None = None
-        self._fingerprint: str | None = None
-        self._train: tuple[int, TensorData | DatasetData] | None = None
-        self._evaluation: dict[str, list[TensorData | DatasetData]] = {}
-        self._ood: list[TensorData | DatasetData] = []
 
     @property
     def benchmark(self) -> Any:
         """The Avalanche benchmark, made when first asked for."""
-        if self._benchmark is None:
-            self._benchmark = _made(self._given, "data.benchmark")
-            for name in ("train", self.evaluate_on):
-                self.stream(name)
-        return self._benchmark
+        return self._reader.benchmark
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """Of the targets."""
+        return self._reader.likelihood
 
     def stream(self, name: str) -> list[Any]:
         """Returns the experiences of a stream.
@@ -108,14 +98,7 @@ class StreamDataModule(LightningDataModule):
         Raises:
             ValueError: The benchmark has no such stream, or an empty one.
         """
-        experiences = list(getattr(self.benchmark, f"{name}_stream", ()))
-        if not experiences:
-            hint = " (a share of the training data: --data.benchmark.init_args.validation 0.1)"
-            raise ValueError(
-                f"data.benchmark has no experiences in a stream {name!r}: "
-                f"give a benchmark that has{hint if name == 'valid' else ''}."
-            )
-        return experiences
+        return self._reader.stream(name)
 
     @property
     def n_experiences(self) -> int:
@@ -171,8 +154,7 @@ class StreamDataModule(LightningDataModule):
 
     def of_targets(self, likelihood: Likelihood) -> None:
         """Takes targets for what a likelihood is of; a learner says so before it reads any."""
-        if likelihood is not self.likelihood:
-            self.likelihood, self._own, self._train, self._evaluation = likelihood, None, None, {}
+        self._reader.of_targets(likelihood)
         for stream in self._earlier:
             if stream is not None:
                 stream.of_targets(likelihood)
@@ -216,20 +198,11 @@ class StreamDataModule(LightningDataModule):
 
     def own_description(self) -> dict[str, Any]:
         """That of this stream alone."""
-        if self._own is None:
-            train = self.stream("train")
-            classes = [classes_of(e) if self.likelihood.has_classes else [] for e in train]
-            self._own = {"epochs": self.epochs, "classes": classes, "sizes": [*map(_size, train)]}
-        return self._own
+        return {"epochs": self.epochs, **self._reader.describe()}
 
     def _own_fingerprint(self) -> str | None:
         """Which data these are, of a stream that comes after others: one of another month may look alike."""
-        if self._goes_on and self._fingerprint is None:
-            self._fingerprint = fingerprint(map(self._read, self.stream("train")))
-        return self._fingerprint
-
-    def _read(self, experience: Any) -> TensorData | DatasetData:
-        return experience_data(experience, self.likelihood.targets)
+        return self._reader.fingerprint() if self._goes_on else None
 
     def train_data(self) -> TensorData | DatasetData:
         """The training data of the current experience (of the last one, once all are learned).
@@ -237,21 +210,7 @@ class StreamDataModule(LightningDataModule):
         Raises:
             ValueError: There are no examples, or an input that is not finite, or a label that was not announced.
         """
-        current = min(self.experience, self.n_experiences - 1) - len(self._past)
-        if self._train is None or self._train[0] != current:
-            name = f"experience {current + 1} of data.benchmark"
-            data = self._read(self.stream("train")[current])
-            if len(data) == 0:
-                raise ValueError(f"{name} has no training examples: leave it out.")
-            announced = self.own_description()["classes"][current]
-            if self.likelihood.has_classes and (strays := set(data.y.unique().tolist()).difference(announced)):
-                raise ValueError(
-                    f"{name} has the label {min(strays)}, but its classes_in_this_experience are {announced}: give it "
-                    "all that it has."
-                )
-            _refuse_not_finite(data, name)
-            self._train = (current, data)
-        return self._train[1]
+        return self._reader.train_data(min(self.experience, self.n_experiences - 1) - len(self._past))
 
     def evaluation_data(self, stream: str) -> list[TensorData | DatasetData]:
         """The data of all experiences of an evaluation stream, without those of the past, read once.
@@ -259,12 +218,7 @@ class StreamDataModule(LightningDataModule):
         Raises:
             ValueError: An input is not finite, or labels are no classes.
         """
-        if stream not in self._evaluation:
-            data = [self._read(e) for e in self.stream(stream)]
-            for number, of_one in enumerate(data, start=1):
-                _refuse_not_finite(of_one, f"experience {number} of the stream {stream!r} of data.benchmark")
-            self._evaluation[stream] = data
-        return self._evaluation[stream]
+        return self._reader.evaluation_data(stream)
 
     @property
     def ood_data(self) -> list[TensorData | DatasetData]:
@@ -273,13 +227,7 @@ class StreamDataModule(LightningDataModule):
         Raises:
             ValueError: They are not like the stream's: other shapes, types or means, NaN, or task labels.
         """
-        if self._ood_given is not None and not self.likelihood.has_classes:
-            raise ValueError(
-                "data.ood is told apart by the entropy of classes, and the targets are numbers: leave data.ood out."
-            )
-        if self._ood_given is not None and not self._ood:
-            self._ood = unfamiliar_data(_made(self._ood_given, "data.ood"), self.evaluation_data("test"))
-        return self._ood
+        return self._reader.ood_data()
 
     def evaluated_before(self) -> TensorData | DatasetData | None:
         """What the experience before the current one is evaluated on; None of the first, or where that is gone."""
@@ -392,24 +340,3 @@ class StreamDataModule(LightningDataModule):
         if isinstance(data, TensorData):
             return TensorLoader(data, batch_size, seed, rank, ranks, first)
         return DatasetLoader(data, batch_size, seed, rank, ranks, first, self.workers)
-
-
-def _made(given: Any, key: str) -> Any:
-    """The benchmark that is given, or that what is given returns."""
-    made = given if hasattr(given, "train_stream") or not callable(given) else given()
-    if not hasattr(made, "train_stream"):
-        raise ValueError(
-            f"{key} gives {made!r:.80}, which is no Avalanche benchmark: name a callable that returns one, with "
-            "streams train and test."
-        )
-    return made
-
-
-def _refuse_not_finite(data: TensorData | DatasetData, name: str) -> None:
-    """Looks at data that are held; those behind a loader are looked at as they are read."""
-    if isinstance(data, TensorData):
-        refuse_not_finite(data.x, torch.arange(len(data)), name)
-
-
-def _size(experience: Any) -> int:
-    return len(experience.dataset) if hasattr(experience, "dataset") else len(experience_data(experience))

@@ -6,7 +6,6 @@ import math
 import statistics
 import sys
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -23,33 +22,24 @@ from bayesdual.files import refusing_other_content
 from bayesdual.ivon import IVONByRule, IVONCallback
 from bayesdual.learner.datamodule import StreamDataModule
 from bayesdual.learner.drift import drift
-from bayesdual.learner.growth import (
-    carry_over,
-    check_tasks,
-    count_logits,
-    mask_of_tasks,
-    no_mask,
-    refuse_other_network,
-    widen_for,
-)
+from bayesdual.learner.fitting import Known, check_outputs, fitted
+from bayesdual.learner.growth import carry_over, count_logits, refuse_other_network
 from bayesdual.learner.history import History
-from bayesdual.learner.past import joined_names
 from bayesdual.learner.position import batches_done, random_states, rest_as_an_epoch, set_random_state_of, share_done
-from bayesdual.learner.start import arrange, check_labels, check_saved, check_shared, take_place
+from bayesdual.learner.start import arrange, check_saved, check_shared, take_place
 from bayesdual.learner.supported import refuse_unsupported
 from bayesdual.models import evaluating, of_network, widen_as_saved
 from bayesdual.posterior import Posterior
 from bayesdual.prediction import (
     Predicted,
     PredictionName,
-    check_last_layer,
     class_logits,
     prediction_by,
     takes_task_labels,
 )
 from bayesdual.random_state import random_state, set_random_state
 from bayesdual.schedule import lower_learning_rate
-from bayesdual.stream import Batch, Inputs, Predict
+from bayesdual.stream import Batch, Inputs
 
 
 class Learner(LightningModule):
@@ -201,48 +191,16 @@ class Learner(LightningModule):
         Returns:
             The name of the head, if it has been widened.
         """
-        stream, train = self.stream, self.stream.stream("train")
-        sample = stream.evaluation_data("test")[0]
-        inputs = Inputs.of(sample)
-        if learned is not None:
-            learned.refuse_others(inputs)
-        classes = joined_names(self.classes if learned is not None else (), stream.benchmark)
-        logits = partial(class_logits, self.network, inputs=inputs, tasks=None, told=self._takes_task_labels)
-        n_logits = count_logits(self.network, logits, sample, inputs)
-        is_softmax = self.likelihood.is_softmax
-        grows = is_softmax and fitting and stream.n_learned_before > 0 and n_logits < stream.n_classes
-        n_logits = stream.n_classes if grows else n_logits
-        if fitting:
-            self._check_classes(n_logits)
-            self.algorithm.check_budget(sample, stream.n_classes)
-        if self._uses_posterior:
-            self._check_posterior(sample, logits)
-        if self._takes_task_labels:
-            mask = None
-        elif not is_softmax:
-            mask = no_mask(train)
-        elif fitting or tasks is None:
-            mask = mask_of_tasks(tasks, train, n_logits, stream.n_learned_before > 0)
-        else:
-            mask = check_tasks(tasks, train)
-        head = widen_for(self.network, logits, sample, n_logits) if grows else None
-        self._inputs, self.classes, self.task_mask = inputs, classes, mask
+        known, head = fitted(
+            self.network,
+            self.algorithm,
+            self.stream,
+            Known(learned, self.classes if learned is not None else (), tasks),
+            by_posterior=self._uses_posterior,
+            fitting=fitting,
+        )
+        self._inputs, self.classes, self.task_mask = known
         return head
-
-    def _check_classes(self, n_logits: int) -> None:
-        """Refuses a network without an output for all that the stream has."""
-        needed = self.likelihood.outputs(self.stream.n_classes)
-        if not self.likelihood.is_softmax and n_logits != needed:
-            raise ValueError(
-                f"model.network gives {n_logits} outputs, and the likelihood {self.likelihood.name} takes {needed}: "
-                "give the network as many."
-            )
-        if self.likelihood.is_softmax and n_logits < needed:
-            raise ValueError(
-                f"model.network gives {n_logits} logits but data.benchmark has {self.stream.n_classes} classes: "
-                "give the network as many."
-            )
-        check_labels(self.stream, n_logits)
 
     # -- training
 
@@ -421,7 +379,7 @@ class Learner(LightningModule):
 
     def on_predict_start(self) -> None:
         sample = self.stream.evaluation_data("test")[0]
-        self._check_classes(count_logits(self.network, self, sample, Inputs.of(sample)))
+        check_outputs(self.stream, count_logits(self.network, self, sample, Inputs.of(sample)))
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor | None]:
         """Returns ``probabilities`` (B, C), labels ``y`` (B,) and, by a posterior, ``epistemic`` entropy (B,).
@@ -494,14 +452,3 @@ class Learner(LightningModule):
         """Writes scalars at the global step: one axis for the whole stream."""
         for logger in self.trainer.loggers:
             logger.log_metrics({k: float(v) for k, v in values.items()}, self.trainer.global_step)
-
-    def _check_posterior(self, data: Any, logits: Predict) -> None:
-        """Refuses at the start what predictions by the posterior would fail on when the first experience ends."""
-        memory = self.algorithm.memory
-        if not memory.budget and memory.max_bytes is None:
-            raise ValueError(
-                "model.prediction needs the posterior of all data, which is measured on the memory: give a memory_size "
-                "above 0, or model.prediction mean."
-            )
-        with evaluating(self.network):
-            check_last_layer(self.network, logits, data.inputs(torch.arange(1)), data.tasks[:1])

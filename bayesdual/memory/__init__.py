@@ -3,11 +3,12 @@
 from bayesdual.memory.codec import CosineCodec
 from bayesdual.memory.cosine_spread import CosineSpread
 from bayesdual.memory.exemplars import IMPOSSIBLE, Exemplars, concatenate
+from bayesdual.memory.file import FORMAT
 from bayesdual.memory.filling import candidate_rows, new_exemplars
 from bayesdual.memory.levels import bytes_of_vectors, decode_vectors, encode_vectors
 from bayesdual.memory.low_rank_spread import LowRankSpread
 from bayesdual.memory.map import MemoryMap, map_memory
-from bayesdual.memory.memory import FORMAT, Memory
+from bayesdual.memory.memory import Memory
 from bayesdual.memory.packing import pack, size_of, unpack
 from bayesdual.memory.plan import Counts, Plan
 from bayesdual.memory.selection import (
@@ -21,7 +22,7 @@ from bayesdual.memory.selection import (
     score_sampling,
     top_score,
 )
-from bayesdual.memory.shares import by_class, classes_or_one, fair_shares, quotas
+from bayesdual.memory.shares import by_class, class_weights, classes_or_one, fair_shares, quotas
 from bayesdual.memory.soft_labels import mean_predictions, soft_labels
 from bayesdual.memory.spread import Spread
 from bayesdual.memory.stand_ins import stand_ins
@@ -59,6 +60,7 @@ __all__ = [
     "candidate_rows",
     "cell_means",
     "choose",
+    "class_weights",
     "classes_or_one",
     "concatenate",
     "coverage",

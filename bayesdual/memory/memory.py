@@ -13,7 +13,6 @@ without bias between old and new, or between frequent and rare classes.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,19 +26,18 @@ from bayesdual.files import refusing_other_content
 from bayesdual.likelihoods import CATEGORICAL, Likelihood
 from bayesdual.memory.cosine_spread import CosineSpread
 from bayesdual.memory.exemplars import Exemplars, concatenate
+from bayesdual.memory.file import as_bytes, as_tensors, load, save
 from bayesdual.memory.levels import bytes_of_vectors
 from bayesdual.memory.low_rank_spread import LowRankSpread
 from bayesdual.memory.packing import UNKNOWN, Packed, are_features, pack, size_of, unpack
 from bayesdual.memory.plan import Counts, Plan, plan_of
+from bayesdual.memory.sampling import systematic_sample
 from bayesdual.memory.shares import by_class
 from bayesdual.memory.soft_labels import soft_labels
 from bayesdual.memory.spread import AnySpread, Spread
 from bayesdual.memory.vectors import Condenser
 from bayesdual.stream import Predict
-from bayesdual.tensor_files import read_tensors, write_tensors
 
-FORMAT = "bayesdual-memory-1"
-PACKED_FORMAT = "bayesdual-memory-2"
 RANK, SHARE = 100, 0.2  # directions of the spread around features: so many, and at most this part of the bytes
 
 
@@ -272,9 +270,7 @@ class Memory:
     def draw(self, n: int, generator: torch.Generator, noise: float = 0.0, of_class: Tensor | None = None) -> Exemplars:
         """Returns ``n`` exemplars, each as often as it stands for past examples (give or take one), in random order.
 
-        That is systematic sampling: exemplars in random order, class by class, take up a length of their weight each,
-        and at even steps one is drawn, so that every class, too, is drawn as often as it should. Those drawn count
-        the same: their weights are 1. A memory smaller than ``n`` is gone through several times.
+        Those drawn count the same: their weights are 1. A memory smaller than ``n`` is gone through several times.
 
         Args:
             n: Number of exemplars to return.
@@ -292,15 +288,33 @@ class Memory:
         known, y, weights = self._drawn_from
         if of_class is not None:
             weights = weights * of_class.cpu()[y]
-        order = torch.randperm(len(y), generator=generator)
-        order = order[y[order].argsort(stable=True)]
-        until = weights[order].cumsum(0)
-        steps = (torch.arange(n) + torch.rand((), generator=generator)) * (until[-1] / n)
-        places = torch.searchsorted(until, steps).clamp_max(len(y) - 1)  # rounding
-        rows = order[places[torch.randperm(n, generator=generator)]]
+        rows = systematic_sample(y, weights, n, generator)
         drawn = known[rows.to(known.y.device)]
         x = self.spread.around(drawn.x, self.examples_seen, noise, generator) if noise else drawn.x
         return replace(drawn, x=x, weights=torch.ones_like(drawn.weights))
+
+    def save(self, path: str | Path) -> None:
+        """Writes the exemplars to one safetensors file, whose JSON header holds budget and counts.
+
+        With a budget in bytes the file is the packed memory; soft labels are not in it.
+        """
+        save(self.state_dict(), path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Memory:
+        """Reads what :meth:`save` wrote; executes nothing from it.
+
+        Raises:
+            ValueError: The file is not a memory, or is damaged.
+        """
+        with refusing_other_content(path, "memory"):
+            state = load(path)
+            memory = cls(state["budget"], state.get("max_bytes"))
+            try:
+                memory.load_state_dict(state)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
+            return memory
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain numbers only: loads with ``weights_only=True``."""
@@ -314,7 +328,7 @@ class Memory:
             return state
         if self._exemplars is not None:
             state["exemplars"] = {k: v for k, v in self._exemplars.tensors().items() if k != "x"}
-        return {**state, "max_bytes": self.max_bytes, "packed": _as_tensors(self._packed)}
+        return {**state, "max_bytes": self.max_bytes, "packed": as_tensors(self._packed)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave.
@@ -333,7 +347,7 @@ class Memory:
                 f"the checkpoint's memory holds {state['budget']} examples but memory_size is {self.budget}: "
                 "give the same memory_size."
             )
-        packed, tensors = _as_bytes(state.get("packed", {})), state["exemplars"]
+        packed, tensors = as_bytes(state.get("packed", {})), state["exemplars"]
         if packed:
             tensors = {**tensors, "x": unpack(packed)[0].x}
         exemplars = None if tensors is None else Exemplars.from_tensors(tensors)
@@ -345,64 +359,11 @@ class Memory:
         self._counts = {(c, e): n for c, e, n in state["counts"]}
         self._exemplars, self._packed = exemplars, packed
 
-    def save(self, path: str | Path) -> None:
-        """Writes the exemplars to one safetensors file, whose JSON header holds budget and counts.
-
-        With a budget in bytes the file is the packed memory; soft labels are not in it.
-        """
-        state = self.state_dict()
-        plain = {k: state[k] for k in ("budget", "counts", "max_bytes") if k in state}
-        kind, tensors = FORMAT, {} if self._exemplars is None else self._exemplars.tensors()
-        if self.max_bytes is not None:
-            kind, tensors = PACKED_FORMAT, _as_tensors(self._packed)
-            parts = {name: part for name, part in state["spread"].items() if part is not None}
-            tensors |= {"spread" if name == "sum" else f"spread.{name}": part for name, part in parts.items()}
-        write_tensors(path, tensors, {"format": kind, "memory": json.dumps(plain)})
-
-    @classmethod
-    def load(cls, path: str | Path) -> Memory:
-        """Reads what :meth:`save` wrote; executes nothing from it.
-
-        Raises:
-            ValueError: The file is not a memory, or is damaged.
-        """
-        with refusing_other_content(path, "memory"):
-            return cls._loaded(path)
-
-    @classmethod
-    def _loaded(cls, path: str | Path) -> Memory:
-        tensors, header = read_tensors(path, "memory")
-        if header.get("format") not in (FORMAT, PACKED_FORMAT):
-            raise ValueError(f"{path} is not a memory file: its header does not say {FORMAT} or {PACKED_FORMAT}.")
-        state = json.loads(header["memory"])
-        memory = cls(state["budget"], state.get("max_bytes"))
-        try:
-            if header["format"] == PACKED_FORMAT:
-                parts = {name: tensors.pop(name) for name in list(tensors) if name.startswith("spread.")}
-                spread: dict[str, Any] = {name.removeprefix("spread."): part for name, part in parts.items()}
-                spread = spread or {"sum": tensors.pop("spread", None)}
-                known = unpack(_as_bytes(tensors))[0].tensors() if tensors else None
-                state |= {"spread": spread, "packed": tensors, "exemplars": known}
-            else:
-                state |= {"exemplars": tensors or None}
-            memory.load_state_dict(state)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-        return memory
-
 
 def _plain(x: Tensor, y: Tensor) -> Exemplars:
     """Inputs as exemplars of which nothing else is known."""
     zeros = torch.zeros_like(y)
     return Exemplars(x, y, zeros, torch.zeros(len(y), 0), torch.ones(len(y)), zeros.float(), zeros, zeros)
-
-
-def _as_tensors(packed: Packed) -> dict[str, Tensor]:
-    return {name: torch.frombuffer(bytearray(part), dtype=torch.uint8) for name, part in packed.items()}
-
-
-def _as_bytes(tensors: Mapping[str, Tensor]) -> Packed:
-    return {name: tensor.cpu().numpy().tobytes() for name, tensor in tensors.items()}
 
 
 def _mix(old: Exemplars, new: Exemplars, n: int, generator: torch.Generator | None) -> Exemplars:

@@ -70,3 +70,20 @@ def by_class(counts: Mapping[tuple[int, int], int]) -> Counter[int]:
     for (c, _), n in counts.items():
         sums[c] += n
     return sums
+
+
+def class_weights(counts: Mapping[tuple[int, int], int], y: Tensor) -> Tensor:
+    """What an example of each class counts where classes count the same: g_c, whose mean over all examples is 1.
+
+    Args:
+        counts: Examples of the past, by (class, experience).
+        y: Labels of the new ones, shape (N,).
+
+    Returns:
+        Shape (largest class + 1,).
+    """
+    past = by_class(counts)
+    n = y.cpu().bincount(minlength=1 + max([int(y.max()), *past])).float()
+    for c, more in past.items():
+        n[c] += more
+    return torch.where(n > 0, n.sum() / (n > 0).sum() / n.clamp_min(1), 0.0)

@@ -147,7 +147,7 @@ def test_a_linear_network_on_features_in_bytes_has_it_in_place_of_noise_and_prio
 )
 def test_each_term_can_be_left_out(settings, label, weight):
     algorithm, _ = learned(network(), memory_bytes=3000, **settings)
-    assert (algorithm._residual is not None) == label
+    assert (algorithm.holding.residual is not None) == label
     algorithm.begin_experience(data := features([0, 1], 5))
     _, parts = algorithm.loss(network(), lambda x, t: network()(x), data.x, data.y, data.tasks)
     assert ("weight_space" in parts) == weight

@@ -208,5 +208,5 @@ def test_a_linear_network_of_one_output_has_no_bound_of_the_softmax():
         data = TensorData(x, y, torch.zeros(200, dtype=torch.int64), torch.arange(200))
         algorithm.begin_experience(data)
         algorithm.end_experience(model, lambda x, t, model=model: model(x), data, 0)
-        assert (algorithm._residual is None) == (likelihood == "bernoulli")
+        assert (algorithm.holding.residual is None) == (likelihood == "bernoulli")
         algorithm.loss(model, lambda x, t, model=model: model(x), x[:8], y[:8], data.tasks[:8])[0].backward()

@@ -646,7 +646,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "(self._examples + self.memory.examples_seen)",
             "(self._examples + len(self.memory))",
         ),
-        ("prior of the weights left out", "past = past + prior", "past = past + 0 * prior"),
+        ("prior of the weights left out", "past = past + held", "past = past + 0 * held"),
         (
             "temperature of the soft labels ignored",
             "z.weights, self.temperature, self.likelihood)",
@@ -671,9 +671,9 @@ MUTANTS: tuple[Mutant, ...] = (
         ("memory not saved", 'self.memory.load_state_dict({**state["memory"], **beside})', "pass"),
     ),
     *mutants(
-        "bayesdual/algorithm.py",
+        "bayesdual/kprior/holding.py",
         "tests/learner/test_learner.py::test_a_run_stopped_at_any_epoch_end_resumes_to_the_bit[ivon-3]",
-        ("prior of the weights not saved", "self.weight_prior.load_state_dict(prior)", "pass"),
+        ("prior of the weights not saved", 'self.prior.load_state_dict(state["weight_prior"])', "pass"),
     ),
     *mutants(
         "bayesdual/algorithm.py",
@@ -714,18 +714,22 @@ MUTANTS: tuple[Mutant, ...] = (
             "stands_for = plan.counts[c, e] * (seen[c] / present[c])",
             "stands_for = plan.counts[c, e]",
         ),
+        ("drawn exemplars keep their weights", "x=x, weights=torch.ones_like(drawn.weights)", "x=x"),
+        ("examples not counted", "self._counts = plan.counts", "pass"),
+    ),
+    *mutants(
+        "bayesdual/memory/sampling.py",
+        "tests/memory/test_memory.py",
         (
             "systematic draw replaced by a uniform one",
-            "rows = order[places[torch.randperm(n, generator=generator)]]",
-            "rows = torch.randint(len(y), (n,), generator=generator)",
+            "return order[places[torch.randperm(n, generator=generator)]]",
+            "return torch.randint(len(y), (n,), generator=generator)",
         ),
         (
             "systematic draw: exemplars of a class are not beside each other",
             "order = order[y[order].argsort(stable=True)]",
             "pass",
         ),
-        ("drawn exemplars keep their weights", "x=x, weights=torch.ones_like(drawn.weights)", "x=x"),
-        ("examples not counted", "self._counts = plan.counts", "pass"),
     ),
     *mutants(
         "bayesdual/memory/memory.py",
@@ -1133,7 +1137,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "bayesdual/learner/learner.py",
         "tests/learner/test_more.py",
         ("more: a new optimizer", "carry_over(optimizer, self._optimizer_state)", "pass"),
-        ("more: other inputs", "learned.refuse_others(inputs)", "pass"),
+    ),
+    *mutants(
+        "bayesdual/learner/fitting.py",
+        "tests/learner/test_more.py",
+        ("more: other inputs", "learned.inputs.refuse_others(inputs)", "pass"),
     ),
     *mutants(
         "bayesdual/learner/growth.py",
@@ -1222,15 +1230,15 @@ MUTANTS: tuple[Mutant, ...] = (
             "(new := _origin(data)) != self._origin",
             "(new := _origin(data)) == 0",
         ),
-        ("linear networks replay noise", "self.spread if self._residual is None else 0.0", "self.spread"),
+        ("linear networks replay noise", "self.spread if self.holding.residual is None else 0.0", "self.spread"),
     ),
     *mutants(
         "bayesdual/algorithm.py",
         "tests/likelihoods/test_likelihoods.py",
         (
             "likelihood: one output has the bound of the softmax",
-            "if not self.likelihood.is_softmax:  # whose",
-            "if False:  #",
+            "if self.spread and self.likelihood.is_softmax:  # whose",
+            "if self.spread:  #",
         ),
     ),
     *mutants(
