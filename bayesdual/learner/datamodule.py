@@ -36,7 +36,9 @@ class StreamDataModule(LightningDataModule):
 
     Args:
         benchmark: An Avalanche benchmark with streams ``train`` and ``test`` and, for tuning, ``valid``; or what
-            returns one: of ``bayesdual.scenarios``, ``avalanche.benchmarks.classic``, or a callable of your own.
+            returns one: of ``bayesdual.scenarios``, ``avalanche.benchmarks.classic``, or a callable of your own. Where
+            there are several experiences to learn and one to evaluate, that is evaluated after each, and its scores
+            stand in the column of the first.
         epochs: Epochs of training on each experience.
         batch_size: New examples in a training batch.
         batch_size_of: Of ``all`` processes together, each taking its part, so that a step is the same whatever their
@@ -77,6 +79,7 @@ class StreamDataModule(LightningDataModule):
         self.epoch = 0  # of that experience, the one under way
         self.batch = 0  # of that epoch, the one that its loader begins with
         self.evaluated: list[int] = []  # the experience that each of the evaluation loaders made last is of
+        self.evaluated_in_common = False  # by those
         self._past: Past = NOTHING
         self._goes_on = False
         self._earlier: tuple[StreamDataModule | None, ...] = ()  # the streams of the past, the newest last
@@ -230,8 +233,18 @@ class StreamDataModule(LightningDataModule):
         return self._reader.ood_data()
 
     def evaluated_before(self) -> TensorData | DatasetData | None:
-        """What the experience before the current one is evaluated on; None of the first, or where that is gone."""
+        """What the experience before the current one is evaluated on; None of the first, or where there is no such."""
+        if self.experience > len(self._past) and self.evaluates_in_common(self.evaluate_on):
+            return None
         return self._evaluations(self.evaluate_on).get(self.experience - 1)
+
+    def evaluated_so_far(self) -> list[TensorData | DatasetData]:
+        """What the experiences learned, the current one included, are evaluated on, where that can be had."""
+        return [data for k, data in self._evaluations(self.evaluate_on).items() if k <= self.experience]
+
+    def evaluates_in_common(self, stream: str) -> bool:
+        """Whether one evaluation experience is common to several to learn; it stands at the first of them."""
+        return len(self.evaluation_data(stream)) == 1 < len(self.stream("train"))
 
     # -- several processes
 
@@ -320,6 +333,7 @@ class StreamDataModule(LightningDataModule):
         self, stream: str, beside: Sequence[TensorData | DatasetData] = ()
     ) -> list[TensorLoader | DatasetLoader]:
         known = self._evaluations(stream)
+        self.evaluated_in_common = self.evaluates_in_common(stream)
         self.evaluated = [*known, *range(self.n_experiences, self.n_experiences + len(beside))]
         return [
             self._loader(data, EVALUATION_BATCH if isinstance(data, TensorData) else self.batch_size)

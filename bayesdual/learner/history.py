@@ -28,7 +28,7 @@ class History:
         ece: Expected calibration error there, between 0 and 1; NaN where there are no classes.
         measures: All measures there, and ``told_apart``: how well unseen experiences and data of another kind are told
             from those learned.
-        drift: What told each experience but the first from the one before, before it was learned (see ``drift.py``).
+        drift: What told each experience but the first from the one before, before it was learned (see ``bayesdual/prediction/drift.py``).
         over_stream: The measures after each experience, of ``old``, ``new`` and ``unseen`` ones, and ``told_apart``.
         seconds: Wall time by activity: ``total``, ``evaluation`` and ``memory``.
     """
@@ -96,17 +96,18 @@ class History:
     def results(self) -> dict[str, Any]:
         """The measures of ``bayesdual.measures`` on all experiences evaluated, and the seconds spent.
 
-        ``forward_transfer`` is None if the untrained network was not evaluated.
+        ``forward_transfer`` is None if the untrained network was not evaluated, or on one experience of several only.
         """
         training = self.seconds["total"] - self.seconds["evaluation"] - self.seconds["memory"]
         key, gains = self.score.key, self.score.gains(self.accuracy)
         [untrained] = self.score.gains([self.untrained])
+        known = len(untrained) == 1 or not all(map(math.isnan, untrained[1:]))
         return {
             "score": key,
             f"average_{key}": measures.average_accuracy(self.accuracy),
             "forgetting": measures.forgetting(gains),
             "backward_transfer": measures.backward_transfer(gains),
-            "forward_transfer": measures.forward_transfer(gains, untrained) if untrained else None,
+            "forward_transfer": measures.forward_transfer(gains, untrained) if untrained and known else None,
             f"{key}_matrix": self.accuracy,
             f"{key}_untrained": self.untrained,
             "nll": self.nll,

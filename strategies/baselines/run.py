@@ -87,7 +87,7 @@ def learn(
     history.start("total")
     for _ in running.experiences:
         with history.timing("evaluation"):
-            history.record(_evaluate(running.logits, evaluation))
+            history.record(_evaluate(running.logits, evaluation, data.n_experiences))
         if not math.isfinite(history.nll):
             raise FloatingPointError("the last step of an experience broke the network: lower lr.")
     history.stop("total")
@@ -259,8 +259,8 @@ def _tensors(data: TensorData | DatasetData) -> Tensors:
 
 
 @torch.no_grad()
-def _evaluate(logits: Callable[[Tensor], Tensor], evaluation: Sequence[Tensors]) -> Evaluation:
-    metric = StreamMetric(len(evaluation))
+def _evaluate(logits: Callable[[Tensor], Tensor], evaluation: Sequence[Tensors], n_experiences: int) -> Evaluation:
+    metric = StreamMetric(n_experiences)
     for i, (x, y) in enumerate(evaluation):
         for inputs, labels in zip(x.split(EVALUATION_BATCH), y.split(EVALUATION_BATCH), strict=True):
             metric.update(logits(inputs).softmax(1), labels, i)

@@ -1188,9 +1188,9 @@ MUTANTS: tuple[Mutant, ...] = (
         ("drift: no permutation of the sample", "torch.randperm(n + m, generator=generator)[:n]] = 1", ":n] = 1"),
     ),
     *mutants(
-        "bayesdual/learner/drift.py",
+        "bayesdual/learner/learner.py",
         "tests/learner/test_drift.py",
-        ("drift: compared with itself", "for data in (before, now))", "for data in (now, now))"),
+        ("drift: compared with itself", "for data in ([before], [now])", "for data in ([now], [now])"),
     ),
     *mutants(
         "bayesdual/kprior/residual.py",
