@@ -13,6 +13,7 @@ IVON is the posterior. With another optimizer there is none, and examples are sc
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sized
 from contextlib import ExitStack
 from functools import partial
@@ -30,9 +31,10 @@ from torch.nn.parallel import DistributedDataParallel
 from bayesdual.algorithm import BayesDual
 from bayesdual.ivon import IVON
 from bayesdual.likelihoods import Likelihood
+from bayesdual.memory import classes_or_one
 from bayesdual.models import evaluating
 from bayesdual.posterior import Posterior
-from bayesdual.prediction import ask, logits_of
+from bayesdual.prediction import ask, drift, logits_of, seen, sentence_of_drift, some_of
 from bayesdual.schedule import lower_learning_rate
 from bayesdual.stream import DatasetData, Inputs, Predict, TensorData, experience_data, normalise, refuse_not_finite
 from bayesdual.tensors import grow
@@ -58,6 +60,11 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         lr_end: Learning rate at the end of each experience, as a share of that at its beginning; it falls linearly.
             1 leaves it alone, for those who have a schedule of their own.
 
+    Attributes:
+        drift: What told each experience from the one before, before it was learned, where the benchmark's test stream
+            has an experience for each (see :func:`bayesdual.prediction.drift`). A warning says where inputs are others
+            and no classes are new.
+
     Raises:
         ValueError: ``lr_end`` is negative.
     """
@@ -72,6 +79,7 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         self._experience = -1  # the algorithm's: pieces of one have the same
         self._data: Any = None  # TensorData or DatasetData, while an experience is learned
         self._highest_label = -1  # of them
+        self.drift: list[dict[str, Any]] = []
         self._state_by_name: dict[str, dict[str, Any]] = {}  # the optimizer's, to outlive a head that grows
         self._sample = ExitStack()  # of the weights, while they are one
         self._new_batch: list[Tensor] = []
@@ -120,8 +128,25 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
                     "a step: give mc_samples=1."
                 )
             self._carry_posterior(strategy.model, optimizer)
+        self._look_for_drift(strategy)
         ranks = DistributedHelper.world_size  # each with a batch of its own, as Avalanche has it
         self.algorithm.begin_experience(self._data, strategy.device, DistributedHelper.rank, ranks, batches=ranks)
+
+    def _look_for_drift(self, strategy: SupervisedTemplate) -> None:
+        """Compares an experience that is about to be learned with what the one before is evaluated on."""
+        known = {c for c, _ in self.algorithm.memory.counts}
+        before = _evaluated_before(strategy.experience, self.algorithm.likelihood) if known else None
+        if before is None or min(len(before), len(self._data)) < 2:
+            return
+        model, generator = strategy.model, torch.Generator().manual_seed(self._experience)
+        both = []
+        for data in (before, self._data):
+            x, y, t = (part.to(strategy.device) for part in some_of([data], generator))
+            both.append(seen(model, predict_of(model, Inputs.of(data)), self.algorithm.likelihood, x, y, t))
+        found = {"experience": self._experience + 1, **drift(*both, generator)}
+        self.drift.append(found)
+        if found["drifts"] and not set(classes_or_one(self._data.y).tolist()).difference(known):
+            warnings.warn(f"{sentence_of_drift(found)}.", stacklevel=2)
 
     def after_training_exp(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
         """Scores the experience's examples and updates the memory."""
@@ -214,7 +239,7 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next experience depends on, but for the model and the optimizer."""
-        return {"algorithm": self.algorithm.state_dict(), "experience": self._experience}
+        return {"algorithm": self.algorithm.state_dict(), "experience": self._experience, "drift": self.drift}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave.
@@ -224,6 +249,7 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         """
         self.algorithm.load_state_dict(state["algorithm"])
         self._experience = state["experience"]
+        self.drift = list(state.get("drift", ()))
 
     def _predict(self, strategy: SupervisedTemplate) -> Predict:
         return predict_of(strategy.model, Inputs.of(self._data))
@@ -231,6 +257,15 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
     def _inputs(self, x: Tensor) -> Tensor:
         """What the dataset's items would be: the memory holds images that come as tensors in uint8."""
         return normalise(x, self._data.mean, self._data.std)
+
+
+def _evaluated_before(experience: Any, likelihood: Likelihood) -> TensorData | DatasetData | None:
+    """What the experience before is evaluated on, where that can be told."""
+    k, benchmark = getattr(experience, "current_experience", 0), None
+    if not isinstance(experience, OnlineCLExperience):
+        benchmark = getattr(getattr(experience, "origin_stream", None), "benchmark", None)
+    train, test = (list(getattr(benchmark, f"{name}_stream", ())) for name in ("train", "test"))
+    return experience_data(test[k - 1], likelihood.targets) if 0 < k < len(train) == len(test) else None
 
 
 def predict_of(model: nn.Module, inputs: Inputs) -> Predict:

@@ -28,7 +28,8 @@ class History:
         ece: Expected calibration error there, between 0 and 1; NaN where there are no classes.
         measures: All measures there, and ``told_apart``: how well unseen experiences and data of another kind are told
             from those learned.
-        drift: What told each experience but the first from the one before, before it was learned (see ``bayesdual/prediction/drift.py``).
+        drift: What told each experience but the first from the one before, before it was learned: see
+            :func:`bayesdual.prediction.drift`.
         over_stream: The measures after each experience, of ``old``, ``new`` and ``unseen`` ones, and ``told_apart``.
         seconds: Wall time by activity: ``total``, ``evaluation`` and ``memory``.
     """

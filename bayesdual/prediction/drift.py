@@ -1,8 +1,8 @@
 """Whether inputs are others than those of before, by what a network makes of both.
 
-What goes into its last layer is compared by a two-sample test (``bayesdual/measures/two_samples.py``), beside predictive
-entropy and, where targets are known, loss. A host compares an experience with the one before, before it is learned; a
-served run compares inputs with those that it was evaluated on.
+What goes into its last layer is compared by a two-sample test (``bayesdual/measures/two_samples.py``), beside
+predictive entropy and, where targets are known, loss. A host compares an experience with the one before, before it is
+learned; a served run compares inputs with those that it was evaluated on.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def drift(before: Seen, now: Seen, generator: Generator) -> dict[str, Any]:
         generator: Source of randomness, on the CPU.
 
     Returns:
-        ``mmd2`` and ``p`` of the features, ``drifts`` (p is below .01), and, where both are known, the means of ``loss``
+        ``mmd2`` and ``p`` of the features, ``drifts`` (p below .01), and, where both are known, the means of ``loss``
         and ``entropy`` (nats), of now and, as ``..._before``, of before.
 
     Raises:

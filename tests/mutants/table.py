@@ -1315,4 +1315,23 @@ MUTANTS: tuple[Mutant, ...] = (
             "        _refuse",
         ),
     ),
+    *mutants(
+        "strategies/plugin.py",
+        "tests/strategies/test_drift.py",
+        (
+            "drift: compared with itself, in Avalanche",
+            "for data in (before, self._data):",
+            "for data in (self._data, self._data):",
+        ),
+    ),
+    *mutants(
+        "bayesdual/learner/datamodule.py",
+        "tests/serving/test_serving.py::test_inputs_that_drift_are_told_from_those_that_were_learned",
+        ("drift: what comes later is usual, too", "if k <= self.experience]", "]"),
+    ),
+    *mutants(
+        "bayesdual/learner/learner.py",
+        "tests/learner/test_common.py::test_a_common_test_is_evaluated_after_each_experience",
+        ("common test: all of it is old", "None if stream.evaluated_in_common else learned", "learned"),
+    ),
 )
