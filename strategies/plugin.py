@@ -14,7 +14,7 @@ IVON is the posterior. With another optimizer there is none, and examples are sc
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, cast
@@ -61,9 +61,9 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
             1 leaves it alone, for those who have a schedule of their own.
 
     Attributes:
-        drift: What told each experience from the one before, before it was learned, where the benchmark's test stream
-            has an experience for each (see :func:`bayesdual.prediction.drift`). A warning says where inputs are others
-            and no classes are new.
+        drift: What told each experience from the one before, before it was learned, where that is known to have a test
+            experience: in the stream ``test`` of its benchmark, or in an evaluation of that (see
+            :func:`bayesdual.prediction.drift`). A warning says where inputs are others and no classes are new.
 
     Raises:
         ValueError: ``lr_end`` is negative.
@@ -80,6 +80,7 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         self._data: Any = None  # TensorData or DatasetData, while an experience is learned
         self._highest_label = -1  # of them
         self.drift: list[dict[str, Any]] = []
+        self._evaluated: dict[int, Any] = {}  # experiences of the stream test, by number
         self._state_by_name: dict[str, dict[str, Any]] = {}  # the optimizer's, to outlive a head that grows
         self._sample = ExitStack()  # of the weights, while they are one
         self._new_batch: list[Tensor] = []
@@ -132,10 +133,16 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         ranks = DistributedHelper.world_size  # each with a batch of its own, as Avalanche has it
         self.algorithm.begin_experience(self._data, strategy.device, DistributedHelper.rank, ranks, batches=ranks)
 
+    def after_eval_exp(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
+        experience: Any = strategy.experience
+        if getattr(getattr(experience, "origin_stream", None), "name", None) == "test":
+            self._evaluated[experience.current_experience] = experience
+
     def _look_for_drift(self, strategy: SupervisedTemplate) -> None:
         """Compares an experience that is about to be learned with what the one before is evaluated on."""
         known = {c for c, _ in self.algorithm.memory.counts}
-        before = _evaluated_before(strategy.experience, self.algorithm.likelihood) if known else None
+        last = _evaluated_before(strategy.experience, self._evaluated) if known else None
+        before = None if last is None else experience_data(last, self.algorithm.likelihood.targets)
         if before is None or min(len(before), len(self._data)) < 2:
             return
         model, generator = strategy.model, torch.Generator().manual_seed(self._experience)
@@ -259,13 +266,14 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         return normalise(x, self._data.mean, self._data.std)
 
 
-def _evaluated_before(experience: Any, likelihood: Likelihood) -> TensorData | DatasetData | None:
-    """What the experience before is evaluated on, where that can be told."""
-    k, benchmark = getattr(experience, "current_experience", 0), None
-    if not isinstance(experience, OnlineCLExperience):
-        benchmark = getattr(getattr(experience, "origin_stream", None), "benchmark", None)
+def _evaluated_before(experience: Any, evaluated: Mapping[int, Any]) -> Any:
+    """What the experience before is evaluated on, or has been; None where that is not known."""
+    k = getattr(experience, "current_experience", 0)
+    if isinstance(experience, OnlineCLExperience) or k < 1:
+        return None
+    benchmark = getattr(getattr(experience, "origin_stream", None), "benchmark", None)
     train, test = (list(getattr(benchmark, f"{name}_stream", ())) for name in ("train", "test"))
-    return experience_data(test[k - 1], likelihood.targets) if 0 < k < len(train) == len(test) else None
+    return test[k - 1] if k < len(train) == len(test) else evaluated.get(k - 1)
 
 
 def predict_of(model: nn.Module, inputs: Inputs) -> Predict:

@@ -11,6 +11,7 @@ from bayesdual.models import MLP
 from bayesdual.scenarios import SplitDigits, from_arrays
 from bayesdual.strategies import BayesDualStrategy, StreamReport
 from tests.learner.test_drift import DOMAIN, X, Y
+from tests.learner.test_parts import Text, texts
 from tests.strategies.test_strategy import accuracy, adam
 from tests.strategies.test_strategy import benchmark as clusters
 
@@ -50,6 +51,14 @@ def test_numbers_drift_too_and_new_classes_are_no_news():
     assert all("entropy" not in found for found in plugin.drift)
     plugin, told = learned(SplitDigits(n_experiences=2), lambda: MLP(64, (16,)))
     assert plugin.drift[0]["drifts"] and not told
+
+
+def test_a_stream_of_datasets_is_looked_at_once_it_is_evaluated():
+    benchmark = texts()
+    plugin, _ = learned(benchmark, Text, condensation=None)
+    assert not plugin.drift
+    plugin, told = learned(benchmark, Text, evaluated=[benchmark.test_stream], condensation=None)
+    assert [found["experience"] for found in plugin.drift] == [2, 3] and not told  # new classes
 
 
 def test_a_benchmark_of_datasets_is_looked_at_and_one_without_tests_is_not():
