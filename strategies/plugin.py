@@ -34,7 +34,7 @@ from bayesdual.likelihoods import Likelihood
 from bayesdual.memory import classes_or_one
 from bayesdual.models import evaluating
 from bayesdual.posterior import Posterior
-from bayesdual.prediction import ask, drift, logits_of, seen, sentence_of_drift, some_of
+from bayesdual.prediction import ask, drift_between, logits_of, seen, sentence_of_drift, some_of
 from bayesdual.schedule import lower_learning_rate
 from bayesdual.stream import DatasetData, Inputs, Predict, TensorData, experience_data, normalise, refuse_not_finite
 from bayesdual.tensors import grow
@@ -63,7 +63,7 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
     Attributes:
         drift: What told each experience from the one before, before it was learned, where that is known to have a test
             experience: in the stream ``test`` of its benchmark, or in an evaluation of that (see
-            :func:`bayesdual.prediction.drift`). A warning says where inputs are others and no classes are new.
+            :func:`bayesdual.prediction.drift_between`). A warning says where inputs are others and no classes are new.
 
     Raises:
         ValueError: ``lr_end`` is negative.
@@ -150,7 +150,7 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         for data in (before, self._data):
             x, y, t = (part.to(strategy.device) for part in some_of([data], generator))
             both.append(seen(model, predict_of(model, Inputs.of(data)), self.algorithm.likelihood, x, y, t))
-        found = {"experience": self._experience + 1, **drift(*both, generator)}
+        found = {"experience": self._experience + 1, **drift_between(*both, generator)}
         self.drift.append(found)
         if found["drifts"] and not set(classes_or_one(self._data.y).tolist()).difference(known):
             warnings.warn(f"{sentence_of_drift(found)}.", stacklevel=2)

@@ -29,7 +29,7 @@ class History:
         measures: All measures there, and ``told_apart``: how well unseen experiences and data of another kind are told
             from those learned.
         drift: What told each experience but the first from the one before, before it was learned: see
-            :func:`bayesdual.prediction.drift`.
+            :func:`bayesdual.prediction.drift_between`.
         over_stream: The measures after each experience, of ``old``, ``new`` and ``unseen`` ones, and ``told_apart``.
         seconds: Wall time by activity: ``total``, ``evaluation`` and ``memory``.
     """

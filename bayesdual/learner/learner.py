@@ -34,7 +34,7 @@ from bayesdual.prediction import (
     PredictionName,
     Seen,
     class_logits,
-    drift,
+    drift_between,
     prediction_by,
     seen,
     some_of,
@@ -254,7 +254,7 @@ class Learner(LightningModule):
             return
         generator = torch.Generator().manual_seed(stream.experience)
         both = [self._seen(data, generator) for data in ([before], [now])]
-        found = {"experience": stream.experience + 1, **drift(*both, generator)}
+        found = {"experience": stream.experience + 1, **drift_between(*both, generator)}
         self.history.drift.append(found)
         self._log({f"drift/{key}": value for key, value in found.items() if key != "experience"})
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bayesdual.lazy import attach
 from bayesdual.likelihoods import CATEGORICAL, Likelihood
 from bayesdual.posterior import Posterior
-from bayesdual.prediction.drift import EXAMPLES, Seen, drift, seen, sentence_of_drift, some_of
+from bayesdual.prediction.drift import EXAMPLES, Seen, drift_between, seen, sentence_of_drift, some_of
 from bayesdual.prediction.last_layer import check_last_layer
 from bayesdual.prediction.linearised import Linearised, probit
 from bayesdual.prediction.logits import ask, class_logits, logits_of, takes_task_labels
@@ -85,7 +85,7 @@ __all__ = [
     "ask",
     "check_last_layer",
     "class_logits",
-    "drift",
+    "drift_between",
     "fit_isotonic",
     "fit_temperature",
     "fit_vector_scaling",

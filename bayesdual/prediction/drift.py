@@ -75,7 +75,7 @@ def seen(network: nn.Module, predict: Predict, likelihood: Likelihood, x: Tensor
     return Seen(features, entropy, None if y is None else likelihood.loss(f, y))
 
 
-def drift(before: Seen, now: Seen, generator: Generator) -> dict[str, Any]:
+def drift_between(before: Seen, now: Seen, generator: Generator) -> dict[str, Any]:
     """What tells examples from those of before.
 
     Args:

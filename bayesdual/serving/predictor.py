@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bayesdual.likelihoods import CATEGORICAL
 from bayesdual.posterior import Posterior
-from bayesdual.prediction import EXAMPLES, Prediction, Seen, class_logits, drift, seen, takes_task_labels
+from bayesdual.prediction import EXAMPLES, Prediction, Seen, class_logits, drift_between, seen, takes_task_labels
 from bayesdual.stream import Inputs
 
 BATCH = 1000  # as in the evaluations of a run
@@ -103,7 +103,7 @@ class Predictor:
             return None
         rows = torch.randperm(len(x), generator=generator)[:EXAMPLES]
         now = seen(self.network, self.logits, CATEGORICAL, x[rows], None, t[rows])
-        return drift(self.usual, now, generator)
+        return drift_between(self.usual, now, generator)
 
     def name_of(self, label: int) -> str | int:
         """The name of a class, or its number if it has none."""
