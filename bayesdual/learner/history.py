@@ -98,7 +98,12 @@ class History:
         """The measures of ``bayesdual.measures`` on all experiences evaluated, and the seconds spent.
 
         ``forward_transfer`` is None if the untrained network was not evaluated, or on one experience of several only.
+
+        Raises:
+            ValueError: No experience has been evaluated yet.
         """
+        if not self.accuracy:
+            raise ValueError("no experience has been learned to its end and evaluated: there are no results yet.")
         training = self.seconds["total"] - self.seconds["evaluation"] - self.seconds["memory"]
         key, gains = self.score.key, self.score.gains(self.accuracy)
         [untrained] = self.score.gains([self.untrained])

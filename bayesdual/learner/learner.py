@@ -26,7 +26,7 @@ from bayesdual.learner.growth import carry_over, count_logits, refuse_other_netw
 from bayesdual.learner.history import History
 from bayesdual.learner.position import batches_done, random_states, rest_as_an_epoch, set_random_state_of, share_done
 from bayesdual.learner.start import arrange, check_saved, check_shared, take_place
-from bayesdual.learner.supported import refuse_unsupported
+from bayesdual.learner.supported import refuse_partial_evaluation, refuse_unsupported
 from bayesdual.models import evaluating, of_network, widen_as_saved
 from bayesdual.posterior import Posterior
 from bayesdual.prediction import (
@@ -174,6 +174,8 @@ class Learner(LightningModule):
             take_place(stream, self._learned)
             if self._learned is None and self.algorithm.memory.counts and not stream.awaits_checkpoint:
                 raise ValueError("this algorithm has learned a stream already: make a new one for each Learner.")
+        else:
+            refuse_partial_evaluation(self.trainer, stage)
         for module in self.network.modules():  # Avalanche's growing heads: grown before the optimizer is made
             if hasattr(module, "adaptation"):
                 for experience in stream.stream("train"):

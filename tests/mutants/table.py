@@ -1334,4 +1334,10 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/learner/test_common.py::test_a_common_test_is_evaluated_after_each_experience",
         ("common test: all of it is old", "None if stream.evaluated_in_common else learned", "learned"),
     ),
+    *mutants(
+        "bayesdual/learner/supported.py",
+        "tests/learner/test_supported.py",
+        ("supported: a part is evaluated for the whole", "or isinstance(value, int):", "and isinstance(value, int):"),
+        ("supported: a monitor", "callback.monitor is not None:", "False:"),
+    ),
 )
