@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse import DefaultHelpFormatter, Namespace
+from jsonargparse import ActionYesNo, DefaultHelpFormatter, Namespace
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -38,17 +38,21 @@ from bayesdual.configuration import (
     CommandLineError,
     Parser,
     anchor_interpolations,
+    check_places,
+    check_run_dir,
     config_places,
+    guarded,
     inline_configs,
     join_benchmark,
     name_of_run,
     parsing_complaint,
     read_settings,
+    refuse_other_files,
     run_of_config,
     sole_use,
 )
 from bayesdual.files import write_json, write_whole
-from bayesdual.inspection import RunReport, StreamBoard, StreamProgress, evaluation_table
+from bayesdual.inspection import KeptPredictions, RunReport, StreamBoard, StreamProgress, evaluation_table
 from bayesdual.learner import Learner, StreamCheckpoint, StreamDataModule
 from bayesdual.measures import Evaluation, NumberEvaluation
 
@@ -121,6 +125,7 @@ class Cli(LightningCLI):
         self._held = ExitStack()  # the run directory, while it is written to
         self._unused_run: Path | None = None  # made for this command, to be taken away if nothing is learned
         words = ["--help" if word == ALL else word for word in argv]
+        self._held.enter_context(guarded())
         try:
             super().__init__(
                 Learner,
@@ -157,6 +162,12 @@ class Cli(LightningCLI):
             type=str | None,
             help="Where the run writes to; by default a new folder of runs/, named after the first configuration.",
         )
+        parser.add_argument(
+            "--predictions",
+            action=ActionYesNo,
+            default=False,
+            help="Keep all that is predicted of every example after each experience, in predictions/ of the run.",
+        )
         parser.add_lightning_class_args(StreamBoard, "board")
         parser.add_class_arguments(StreamCheckpoint, "checkpoint", skip={"directory"}, instantiate=False)
         parser.add_argument(
@@ -166,6 +177,7 @@ class Cli(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        refuse_other_files(read_settings(self._argv))
         try:
             super().parse_arguments(parser, args)
         except (CommandLineError, OmegaConfBaseException) as error:
@@ -189,8 +201,11 @@ class Cli(LightningCLI):
             torch.set_num_threads(config.threads)
         if config.ckpt_path == "auto":
             config.ckpt_path = self._last_if_there_is_one(config)
+        settings = read_settings(self._argv)
+        check_run_dir(settings)
         rank = rank_zero_only.rank  # type: ignore[attr-defined]
         self.run_dir = self._run_dir_of_rank_zero(config) if rank else self._choose_run_dir(config)
+        check_places(config, settings, self.run_dir)
         os.environ[RANK_ZERO] = str(self.run_dir.absolute())
         if config.ckpt_path is not None:
             last = config.ckpt_path == "last"
@@ -217,6 +232,8 @@ class Cli(LightningCLI):
             if given.get("default_root_dir") is None:
                 kwargs["default_root_dir"] = self.run_dir
             callbacks: list[Callback] = [RunReport(self.run_dir)]
+            if self.config_init[self._command].predictions:
+                callbacks.append(KeptPredictions(self.run_dir))
             if given.get("enable_checkpointing") is not False:
                 within = self.config_init[self._command]["checkpoint"]
                 callbacks.append(StreamCheckpoint(self.run_dir / CHECKPOINTS, **within))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.table import Table
 
-from bayesdual.comparison.statistics import LOWER, MEASURES, OURS, OWN, UPPER, Entry, smallest_p
+from bayesdual.comparison.statistics import BASELINE, LOWER, MEASURES, OURS, OWN, UPPER, Entry, smallest_p
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,8 +22,10 @@ NOTES = {
     "†": "† the best value tried is at the edge of its grid: a better one may lie beyond",
     "[": "[n] runs that ended, where others diverged",
 }
-COLUMNS = 4  # benchmarks, in the figure and in the table of accuracies
+COLUMNS = 4  # benchmarks, in the table of accuracies
+ACROSS = 3  # in the figure
 NARROWEST = 8  # of the names of methods
+COLOURS = {OURS: "#d55e00", OWN: "#a6611a", UPPER: "#5b6770", LOWER: "#5b6770", BASELINE: "#0072b2"}
 FEW_SEEDS = 6  # with fewer the sign-flip test cannot give p < 0.05
 
 
@@ -198,31 +200,42 @@ def _as_text(value: Any) -> Any:
 
 
 def comparison_figure(entries: Sequence[Entry]) -> Figure:
-    """Average accuracies: the mean of each method a bar, every run a dot, the upper bound a line."""
+    """Average accuracies: every run a dot, their mean a stroke with its number, the upper bound a dashed line."""
     from matplotlib.figure import Figure  # importing it takes a while
 
     benchmarks = list(dict.fromkeys(entry.benchmark for entry in entries))
-    across = min(len(benchmarks), COLUMNS)
+    of = {b: [e for e in entries if e.benchmark == b and e.values("average_accuracy")] for b in benchmarks}
+    across = min(len(benchmarks), ACROSS)
     down = -(-len(benchmarks) // across)
-    most = max(sum(e.benchmark == b for e in entries) for b in benchmarks)
-    figure = Figure((max(4.0, across * (0.8 + 0.35 * most)), 3.4 * down), layout="constrained")
-    grid = figure.subplots(down, across, squeeze=False, sharey=True).flatten()
-    colours = {OURS: "tab:orange", OWN: "moccasin", UPPER: "tab:gray", LOWER: "tab:gray"}
-    lowest = min((v for e in entries if e.role != LOWER for v in e.values("average_accuracy")), default=0.0)
+    most = max(1, *map(len, of.values()))
+    figure = Figure((1.6 + 2.9 * across, down * (0.9 + 0.27 * most)), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False).flatten()
     for axes, benchmark in zip(grid, benchmarks, strict=False):
-        mine = [entry for entry in entries if entry.benchmark == benchmark]
-        for place, entry in enumerate(mine):
-            if values := entry.values("average_accuracy"):
-                mean = statistics.mean(values)
-                axes.bar(place, mean, color=colours.get(entry.role, "tab:blue"), alpha=0.7)
-                axes.plot([place] * len(values), values, ".", color="black", markersize=4)
-                if entry.role == UPPER:
-                    axes.axhline(mean, color="tab:gray", linewidth=0.8, linestyle="--")
-        axes.set_xticks(range(len(mine)), [entry.method for entry in mine], rotation=60, ha="right", fontsize=8)
+        shown = of[benchmark]
+        for place, entry in enumerate(shown):
+            values = entry.values("average_accuracy")
+            mean, colour = statistics.mean(values), COLOURS[entry.role]
+            axes.plot(values, [place] * len(values), "o", color=colour, markersize=5, alpha=0.5, markeredgewidth=0)
+            axes.plot([mean, mean], [place - 0.32, place + 0.32], color=colour, linewidth=2)
+            axes.annotate(
+                short(mean),
+                (1.02, place),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                fontsize=8,
+                color=colour,
+                annotation_clip=False,
+            )
+            if entry.role == UPPER:
+                axes.axvline(mean, color=colour, linewidth=0.8, linestyle="--")
+        axes.set_yticks(range(len(shown)), [entry.method for entry in shown], fontsize=8)
+        axes.set_ylim(len(shown) - 0.4, -0.6)  # the first at the top
         axes.set_title(benchmark, fontsize=10)
-        axes.set_ylim(max(0.0, lowest - 0.1), 1.0)
-        axes.grid(axis="y", alpha=0.3)
+        axes.tick_params(axis="x", labelsize=8)
+        axes.grid(axis="x", alpha=0.3)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
     for axes in grid[len(benchmarks) :]:
         axes.set_visible(False)
-    figure.supylabel("average accuracy", fontsize=10)
+    figure.supxlabel("average accuracy: runs, and their mean", fontsize=9)
     return figure

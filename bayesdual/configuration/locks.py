@@ -40,3 +40,18 @@ def sole_use(folder: Path, refusal: str) -> Iterator[None]:
         with suppress(OSError):  # Windows removes no file that is open
             (folder / ".lock").unlink()
         lock.release()
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process has a folder to itself; on a file system without locks nobody has."""
+    if not (folder / ".lock").is_file():
+        return False
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    except (NotImplementedError, OSError):
+        return False
+    lock.release()  # left by a process that was killed
+    return False

@@ -4,21 +4,24 @@ from bayesdual.extras import require
 
 require("bayesdual.inspection", "all")
 
+from bayesdual.inspection.answer_figures import (
+    certainty_figure,
+    classes_figure,
+    confusion_figure,
+    reliability_figure,
+)
 from bayesdual.inspection.board import StreamBoard
 from bayesdual.inspection.callbacks import RunReport, StreamProgress
 from bayesdual.inspection.figures import (
     accuracy_figure,
-    certainty_figure,
-    classes_figure,
-    confusion_figure,
     losses_figure,
     parts_figure,
     posterior_figure,
     progress_figure,
-    reliability_figure,
 )
 from bayesdual.inspection.memory_figures import is_images, memory_figure
 from bayesdual.inspection.page import can_be_live
+from bayesdual.inspection.predictions import KeptPredictions, Predictions, matrix_of, read_predictions
 from bayesdual.inspection.report import drawn, figures_of, report
 from bayesdual.inspection.runs import Run, read_run
 from bayesdual.inspection.standing import (
@@ -31,9 +34,11 @@ from bayesdual.inspection.standing import (
     stream_figures,
 )
 from bayesdual.inspection.tables import accuracy_tables, evaluation_table, score_of, summary
-from bayesdual.inspection.verdict import lost, verdict
+from bayesdual.inspection.verdict import classes_lost, lost, verdict
 
 __all__ = [
+    "KeptPredictions",
+    "Predictions",
     "Run",
     "RunReport",
     "Standing",
@@ -44,6 +49,7 @@ __all__ = [
     "by_experience",
     "can_be_live",
     "certainty_figure",
+    "classes_lost",
     "classes_figure",
     "confusion_figure",
     "drawn",
@@ -53,11 +59,13 @@ __all__ = [
     "leave",
     "losses_figure",
     "lost",
+    "matrix_of",
     "memory_figure",
     "parts_figure",
     "pictures_of",
     "posterior_figure",
     "progress_figure",
+    "read_predictions",
     "read_run",
     "reliability_figure",
     "report",

@@ -13,10 +13,13 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from bayesdual.inspection.figures import Picture
+from bayesdual.inspection.gap import measure
+from bayesdual.inspection.loggers import Taker, left_out, others, taker_of
 from bayesdual.inspection.projector import project
 from bayesdual.inspection.standing import Standing, by_experience, pictures_of
 from bayesdual.learner import Learner
@@ -35,6 +38,7 @@ def layout(learner: Learner) -> dict[str, Any]:
         "forgetting": {
             f"{score.name} of each experience": ["Multiline", [f"{score.key}/experience_.*"]],
             "of those seen, and forgetting": ["Multiline", [f"average_{score.key}_seen", "forgetting"]],
+            "stability and plasticity": ["Multiline", [f"by_experience/{score.key}_of_the_(old|new)"]],
         },
         "how sure it is": sure,
         "what is minimised": {"parts of the loss": ["Multiline", ["loss/.*"]]},
@@ -42,33 +46,65 @@ def layout(learner: Learner) -> dict[str, Any]:
 
 
 class StreamBoard(Callback):
-    """Shows a stream in TensorBoard while it is learned; does nothing where there is no ``TensorBoardLogger``.
+    """Shows a stream in TensorBoard while it is learned, and to other loggers what these take, which it says.
 
     Args:
         share: Share of the time of training that figures may take: where they would take more, those of some
             experiences are left out, and a text says of which. The last experience's are always there.
         projector: Whether the projector gets what goes into the last layer, of exemplars and of test examples, at the
             end.
+        old_every_n_steps: After how many steps of an experience the old ones are evaluated again, on at most 1,000
+            examples, to see the stability gap; None: they are not. It is also in ``results.json``, whatever the logger.
 
     Raises:
-        ValueError: ``share`` is negative.
+        ValueError: ``share`` is negative, or ``old_every_n_steps`` below 1; when fitting: targets are no classes.
     """
 
-    def __init__(self, share: float = 0.1, projector: bool = True) -> None:
+    def __init__(self, share: float = 0.1, projector: bool = True, old_every_n_steps: int | None = None) -> None:
         if share < 0:
             raise ValueError(f"board.share is {share}: it is a share of the time, 0 or more.")
+        if old_every_n_steps is not None and old_every_n_steps < 1:
+            raise ValueError(f"board.old_every_n_steps is {old_every_n_steps}: give 1 or more, or leave it out.")
         self.share = share
         self.projector = projector
+        self.old_every_n_steps = old_every_n_steps
         self.left_out: list[int] = []
         self._pictures: dict[str, Picture] = {}
         self._pictured = 0  # experiences that had been learned when they were drawn
         self._spent = self._began = 0.0
         self._evaluated = False
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.old_every_n_steps is not None and not shown_learner(pl_module).likelihood.has_classes:
+            raise ValueError("board.old_every_n_steps measures accuracy, and the targets are numbers: leave it out.")
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.perf_counter()
+        learner = shown_learner(pl_module)
         for writer in _writers(trainer):
-            writer.add_custom_scalars(layout(shown_learner(pl_module)))
+            writer.add_custom_scalars(layout(learner))
+        for logger in others(trainer):
+            logger.log_hyperparams(hyperparameters(learner))
+            bar = trainer.progress_bar_callback
+            (print if bar is None else bar.print)(f"note: {left_out(logger)}")
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        stream = shown_learner(pl_module).stream
+        if batch_idx == stream.epoch == stream.batch == 0:
+            self._look_at_old(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
+    ) -> None:
+        if self.old_every_n_steps and trainer.global_step % self.old_every_n_steps == 0:
+            self._look_at_old(trainer, pl_module)
+
+    def _look_at_old(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        learner = shown_learner(pl_module)
+        if self.old_every_n_steps is None or (old := measure(learner, trainer.global_step)) is None:
+            return
+        for logger in trainer.loggers:
+            logger.log_metrics({"accuracy_on_old": old}, trainer.global_step)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._evaluated = not trainer.sanity_checking
@@ -91,27 +127,45 @@ class StreamBoard(Callback):
         return self._pictures
 
     def _write(self, trainer: Trainer, learner: Learner, last: bool) -> None:
-        for writer in _writers(trainer):
-            self._write_to(writer, learner, trainer.global_step, last)
+        """Gives every logger what there is to see after an experience."""
+        step, number, started = trainer.global_step, len(learner.history.accuracy), time.perf_counter()
+        writers, loggers = _writers(trainer), others(trainer)
+        takers = [taker for logger in loggers if (taker := taker_of(logger))]
+        scalars = {f"by_experience/{name}": value for name, value in by_experience(Standing.of(learner)).items()}
+        for writer in writers:
+            for name, value in scalars.items():
+                writer.add_scalar(name, value, number)
+        for logger in loggers:
+            logger.log_metrics({**scalars, "experiences_learned": number}, step)
+        if (writers or takers) and not last and self._spent > self.share * (started - self._began):
+            self.left_out.append(number)
+        else:
+            self._show(writers, takers, learner, step)
+            self._spent += time.perf_counter() - started
+        if last:
+            for writer in writers:
+                self._end(writer, learner, step)
+            for logger in loggers:
+                logger.log_metrics(final_measures(learner), step)
 
-    def _write_to(self, writer: SummaryWriter, learner: Learner, step: int, last: bool) -> None:
-        started, number = time.perf_counter(), len(learner.history.accuracy)
-        for name, value in by_experience(Standing.of(learner)).items():
-            writer.add_scalar(f"by_experience/{name}", value, number)
-        if last or self._spent <= self.share * (started - self._began):
-            for tag, pixels in self.pictures(learner).items():
+    def _show(self, writers: list[SummaryWriter], takers: list[Taker], learner: Learner, step: int) -> None:
+        if not (writers or takers):
+            return
+        for tag, pixels in self.pictures(learner).items():
+            for writer in writers:
                 writer.add_image(tag, pixels, step, dataformats="HWC")
+            for take in takers:
+                take(tag, pixels, step)
+        for writer in writers:
             for name, values in deviations(learner.algorithm.posterior):
                 writer.add_histogram(f"posterior/{name}", values, step)
-            self._spent += time.perf_counter() - started
-        else:
-            self.left_out.append(number)
-        if last:
-            writer.add_hparams(hyperparameters(learner), final_measures(learner), run_name=".")
-            if self.projector:
-                project(writer, learner, step)
-            if self.left_out:
-                writer.add_text("figures left out", self._excuse(), step)
+
+    def _end(self, writer: SummaryWriter, learner: Learner, step: int) -> None:
+        writer.add_hparams(hyperparameters(learner), final_measures(learner), run_name=".")
+        if self.projector:
+            project(writer, learner, step)
+        if self.left_out:
+            writer.add_text("figures left out", self._excuse(), step)
 
     def _excuse(self) -> str:
         numbers = ", ".join(map(str, self.left_out))

@@ -19,10 +19,13 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from bayesdual import measures
 from bayesdual.files import remove_left_over
 from bayesdual.inspection.board import StreamBoard, shown_learner
+from bayesdual.inspection.notebook import NotebookBar, matrix_html, show
+from bayesdual.inspection.opening import in_bytes, opening
 from bayesdual.inspection.page import capital
+from bayesdual.inspection.predictions import KeptPredictions, bytes_kept
 from bayesdual.inspection.standing import Standing, leave, save_map, save_pictures
 from bayesdual.inspection.tables import accuracy_tables, cell, summary
-from bayesdual.inspection.verdict import verdict
+from bayesdual.inspection.verdict import classes_lost, lost_since, verdict
 from bayesdual.learner import Learner
 from bayesdual.memory import MemoryMap
 from bayesdual.models import WritesFiles
@@ -33,26 +36,28 @@ from bayesdual.prediction import sentence_of_drift
 class StreamProgress(ProgressBar):
     """One bar for the whole stream: which experience of how many, which epoch of it, and how long it will take.
 
-    Where there is no terminal, only what is printed through it appears.
+    In a terminal, and in a notebook; elsewhere only what is printed through it appears.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.console = Console(file=sys.stdout, highlight=False)
-        self._bar = Progress(
+        self._shows = self.console.is_terminal or self.console.is_jupyter
+        self._bar = NotebookBar() if self.console.is_jupyter else Progress(
             TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-            console=self.console, transient=True, refresh_per_second=4, disable=not self.console.is_terminal,
+            console=self.console, transient=True, refresh_per_second=4,
         )  # fmt: skip
+        self._bar.disable = not self._shows
         self._task = TaskID(0)
 
     def disable(self) -> None:
         self._bar.disable = True
 
     def enable(self) -> None:
-        self._bar.disable = not self.console.is_terminal
+        self._bar.disable = not self._shows
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        self.console.print(*args, **kwargs)
+        self.console.print(*args, soft_wrap=True, **kwargs)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         stream = shown_learner(pl_module).stream
@@ -107,11 +112,19 @@ class RunReport(Callback):
         classes = stream.describe()["classes"]
         new = set(classes[stream.experience]).difference(*classes[: stream.experience])
         if told[-1]["experience"] == stream.experience + 1 and told[-1]["drifts"] and not new:
-            (trainer.progress_bar_callback or self.console).print(f"note: {sentence_of_drift(told[-1])}")
+            self._say(trainer, f"note: {sentence_of_drift(told[-1])}")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             remove_left_over(self.directory)
+
+    def on_train_start(self, trainer: Any, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            learner = shown_learner(pl_module)
+            more = {}
+            if any(isinstance(c, KeptPredictions) for c in trainer.callbacks):
+                more["predictions"] = f"kept after each experience, {in_bytes(bytes_kept(learner))} in all"
+            self._say(trainer, opening(trainer, learner, self.directory, more))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         learner = shown_learner(pl_module)
@@ -121,8 +134,8 @@ class RunReport(Callback):
         seen = cell(measures.average_seen_accuracy(matrix), score)
         on_it = "" if math.isnan(own := matrix[-1][stream.experience]) else f"on it {cell(own, score)}, "
         where = "on the common test" if stream.evaluates_in_common(stream.evaluate_on) else f"{on_it}on all so far"
-        line = f"experience {stream.experience + 1}/{stream.n_experiences} learned: {score.name} {where} {seen}"
-        (trainer.progress_bar_callback or self.console).print(line)
+        which = f"experience {stream.experience + 1}/{stream.n_experiences}"
+        self._say(trainer, f"{which} learned: {score.name} {where} {seen}{_lost(matrix, score)}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -134,6 +147,10 @@ class RunReport(Callback):
         if not stream.finished:
             how = "the same command goes on" if stream.n_learned_before else "go on with --ckpt_path last"
             self.console.print(f"stopped early, in experience {stream.experience + 1} of {stream.n_experiences}: {how}")
+
+    def _say(self, trainer: Trainer, text: str) -> None:
+        bar = trainer.progress_bar_callback
+        bar.print(text) if bar else self.console.print(text, soft_wrap=True)
 
     def _save_map(self, learner: Learner) -> None:
         if learner.algorithm.memory_map is not self._saved:
@@ -150,6 +167,21 @@ class RunReport(Callback):
             learner.network.save_files(self.directory)
         matrix, score = learner.history.accuracy, learner.history.score
         self.console.print(f"\n{capital(score.name)} on each experience (columns) after learning each (rows):")
-        self.console.print(*accuracy_tables(matrix, score), verdict(matrix, score), summary(results), sep="\n")
+        if self.console.is_jupyter:
+            show(matrix_html(matrix, score))
+        else:
+            self.console.print(*accuracy_tables(matrix, score))
+        lost_most = classes_lost(learner.history.accuracy_of_classes, list(learner.classes) or None)
+        self.console.print(verdict(matrix, score, lost_most), summary(results), sep="\n", soft_wrap=True)
         board = next((c for c in trainer.callbacks if isinstance(c, StreamBoard)), StreamBoard())
         save_pictures(self.directory, board.pictures(learner))
+
+
+def _lost(matrix: measures.Matrix, score: measures.Score) -> str:
+    """A line on what was forgotten since the experience before, if anything was."""
+    gone = lost_since(matrix, score)
+    if not gone:
+        return ""
+    most = max(gone, key=gone.__getitem__)
+    more = f", less on {len(gone) - 1} more" if len(gone) > 1 else ""
+    return f"\n    lost since: {cell(gone[most], score)} on experience {most + 1}{more}"

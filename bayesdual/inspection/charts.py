@@ -11,14 +11,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bayesdual import measures
-from bayesdual.inspection.figures import GROUP_COLORS, LOST_COLOR, WITH_NAMES, WITH_NUMBERS, seen_means
+from bayesdual.inspection.figures import (
+    GROUP_COLORS,
+    LOST_COLOR,
+    MEAN,
+    WITH_NAMES,
+    WITH_NUMBERS,
+    groups_of,
+    known_mean,
+    seen_means,
+    span,
+)
 from bayesdual.inspection.vega import SHARE, ZOOM, Chart, after_experience, chart, exactly, field_of
 from bayesdual.inspection.verdict import lost
 
 Charts = dict[str, list[Chart]]
 """By the name of the figure that shows the same."""
 
-MEAN = "mean of those seen"
 HIGH = 36  # pixels of a row of the heat map
 
 
@@ -66,13 +75,17 @@ def matrix_chart(matrix: measures.Matrix) -> Chart:
 
 
 def progress_chart(matrix: measures.Matrix) -> Chart:
-    """How the accuracy of each experience goes on once it is learned, and the mean over those seen."""
+    """How the accuracy of each experience goes on once it is learned, and the mean over those seen.
+
+    Of many experiences, means of several.
+    """
     learned = len(matrix)
+    few = learned <= WITH_NAMES
     points = [
-        {"after": i + 1, "accuracy": matrix[i][j], "of": f"experience {j + 1}"}
-        for j in range(learned)
-        for i in range(j, learned)
-        if not math.isnan(matrix[i][j])
+        {"after": i + 1, "accuracy": a, "of": f"experience{span(group)}"}
+        for group in groups_of(learned, 1 if few else -(-learned // 10))
+        for i in range(group[0], learned)
+        if not math.isnan(a := known_mean(matrix[i][group[0] : min(group[-1], i) + 1]))
     ]
     means = [{"after": i + 1, "accuracy": a, "of": MEAN} for i, a in enumerate(seen_means(matrix))]
     place = {
@@ -80,16 +93,14 @@ def progress_chart(matrix: measures.Matrix) -> Chart:
         "y": field_of("accuracy", scale=SHARE),
         "tooltip": exactly("of", "after", "accuracy"),
     }
-    few = learned <= WITH_NAMES
     of = field_of(
         "of", "nominal", sort=None, scale={"scheme": "viridis"}, legend={"symbolType": "stroke", "symbolStrokeWidth": 3}
     )
-    look = {"color": of} if few else {"detail": {"field": "of"}, "color": {"value": "#999999"}}
-    line = {"type": "line", "opacity": 0.7 if few else 0.3, "point": {"size": 40, "opacity": 1} if few else False}
+    line = {"type": "line", "opacity": 0.7, "point": {"size": 40, "opacity": 1} if few else False}
     bold = {"type": "line", "color": "black", "strokeWidth": 3, "point": {"color": "black"}}
     label = {"type": "text", "align": "right", "dy": 18, "fontSize": 12, "text": MEAN}
     layers: list[Chart] = [
-        {"mark": line, "encoding": look, "params": [ZOOM]},
+        {"mark": line, "encoding": {"color": of}, "params": [ZOOM]},
         {"data": {"values": means}, "mark": bold},
         {"data": {"values": means[-1:]}, "mark": label},
     ]

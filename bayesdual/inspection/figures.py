@@ -15,6 +15,7 @@ from torch import Tensor
 from bayesdual import measures
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from bayesdual.posterior import Posterior
@@ -33,6 +34,7 @@ GROUP_COLORS = {
     "new": "#0072b2",
     "unseen": "#5b6770",
 }  # told apart by those who are colour-blind, too
+MEAN = "mean of those seen"
 LOST_COLOR, KEPT_COLOR = "#d55e00", "#0072b2"
 
 
@@ -67,15 +69,17 @@ def accuracy_figure(matrix: measures.Matrix, score: measures.Score = measures.AC
     seen = np.tril(np.ones((learned, n), dtype=bool)) & ~np.isnan(matrix)
     low, high = _range(score, [matrix[i][j] for i, j in zip(*np.nonzero(seen), strict=True)])
     colors = "viridis_r" if score.lower_is_better else "viridis"
-    image = axes.imshow(np.ma.masked_where(~seen, matrix), vmin=low, vmax=high, cmap=colors, aspect="auto")
+    shown = np.ma.masked_where(~seen, matrix)
+    places = (0.5, n + 0.5, learned + 0.5, 0.5)  # experiences are counted from 1
+    image = axes.imshow(shown, vmin=low, vmax=high, cmap=colors, aspect="auto", extent=places)
     if few:
         for i, j in zip(*np.nonzero(seen), strict=True):
             a = matrix[i][j]
             dark = ((a - low) / (high - low) < 0.6) != score.lower_is_better
             text = f"{a:.2f}" if score == measures.ACCURACY else f"{a:.3g}"
-            axes.text(j, i, text, ha="center", va="center", color="white" if dark else "black", fontsize=8)
-        axes.set_xticks(range(n), [str(j + 1) for j in range(n)])
-        axes.set_yticks(range(learned), [str(i + 1) for i in range(learned)])
+            axes.text(j + 1, i + 1, text, ha="center", va="center", color="white" if dark else "black", fontsize=8)
+        axes.set_xticks(range(1, n + 1))
+        axes.set_yticks(range(1, learned + 1))
     else:
         figure.colorbar(image, ax=axes, label=score.name)
     axes.set_xlabel(f"{score.name} on experience")
@@ -93,24 +97,68 @@ def _range(score: measures.Score, values: Sequence[float]) -> tuple[float, float
 
 def progress_figure(matrix: measures.Matrix, score: measures.Score = measures.ACCURACY) -> Figure:
     """How the score of each experience goes on once it is learned, and the mean over those seen."""
-    figure = new_figure(6, 3.6)
+    figure = new_figure(6.6, 3.6)
     axes = figure.subplots()
-    steps = range(1, len(matrix) + 1)
-    few = len(matrix) <= WITH_NAMES
-    for j in range(len(matrix)):
-        look: dict[str, Any] = {"color": "gray", "alpha": 0.3}
-        if few:
-            look = {"marker": "o", "alpha": 0.8, "label": f"experience {j + 1}", "color": shade(j, len(matrix))}
-        axes.plot(steps[j:], [row[j] for row in matrix[j:]], **look)
+    n = len(matrix)
+    few = n <= WITH_NAMES
+    ends: list[tuple[float, str, Any]] = []
+    groups = groups_of(n, 1 if few else -(-n // 10))
+    for place, group in enumerate(groups):
+        means = [known_mean(row[group[0] : min(group[-1], i) + 1]) for i, row in enumerate(matrix) if i >= group[0]]
+        look: dict[str, Any] = {"marker": "o", "markersize": 4} if few else {}
+        name, color = f"experience{span(group)}", shade(place, len(groups))
+        axes.plot(range(group[0] + 1, n + 1), means, alpha=0.9, color=color, label=name, **look)
+        ends.append((means[-1], name, color))
     means = seen_means(matrix)
-    axes.plot(steps, means, color="black", linewidth=2.5, label="mean of those seen")
-    axes.set(xlabel="after experience", ylabel=score.name)
+    axes.plot(range(1, n + 1), means, color="black", linewidth=2.5, label=MEAN)
+    axes.set(xlabel="after experience", ylabel=score.name if few else f"{score.name}, means of experiences")
     if score == measures.ACCURACY:
         axes.set_ylim(0, 1.02)
     if few:
-        axes.set_xticks(list(steps))
-    axes.legend(fontsize=7, ncols=1 + len(matrix) // 8, loc="lower left")
+        axes.set_xticks(range(1, n + 1))
+    name_ends(axes, n, [*ends, (means[-1], MEAN, "black")])
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def groups_of(n: int, each: int) -> list[range]:
+    """Things in an order, so many in each group."""
+    return [range(first, min(first + each, n)) for first in range(0, n, each)]
+
+
+def span(group: range) -> str:
+    """The numbers of a group, counted from 1, after a word."""
+    return f" {group[0] + 1}" if len(group) == 1 else f"s {group[0] + 1}-{group[-1] + 1}"
+
+
+def known_mean(values: Sequence[float]) -> float:
+    """The mean of those that are no NaN; NaN if there are none."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def name_ends(axes: Axes, x: float, ends: Sequence[tuple[float, str, Any]]) -> None:
+    """Writes names beside the ends of lines, moved apart where they would stand on each other.
+
+    Args:
+        axes: Whose lines end at ``x``, and whose limits are final.
+        x: Where they end.
+        ends: Height, name and colour of each.
+    """
+    low, high = axes.get_ylim()
+    apart = 0.055 * (high - low)
+    heights: list[float] = []
+    known = sorted((end for end in ends if not math.isnan(end[0])), key=lambda end: -end[0])
+    for height, *_ in known:
+        heights.append(min([height, *(above - apart for above in heights[-1:])]))
+    if heights and heights[-1] < low:  # all of them a little higher
+        heights = [height + low - heights[-1] for height in heights]
+    for place, (height, name, color) in zip(heights, known, strict=True):
+        line = {"arrowstyle": "-", "color": color, "lw": 1.2, "shrinkA": 1, "relpos": (0, 0.5)}
+        axes.annotate(
+            name, (x, height), (18, place), textcoords=("offset points", "data"), arrowprops=line,
+            annotation_clip=False, fontsize=8, va="center",
+        )  # fmt: skip
 
 
 def seen_means(matrix: measures.Matrix) -> list[float]:
@@ -120,17 +168,20 @@ def seen_means(matrix: measures.Matrix) -> list[float]:
 
 def compared_figure(means: Mapping[str, Sequence[float]], score: measures.Score = measures.ACCURACY) -> Figure:
     """A value after each experience, of several runs, each named where its line ends."""
-    figure = new_figure(6, 3.6)
+    figure = new_figure(6.6, 3.6)
     axes = figure.subplots()
+    longest = max(map(len, means.values()))
+    ends = []
     for place, (name, values) in enumerate(means.items()):
-        steps = range(1, len(values) + 1)
-        axes.plot(steps, values, "o-", color=shade(place, len(means)), label=name)
+        color = shade(place, len(means))
+        axes.plot(range(1, len(values) + 1), values, "o-", markersize=4, color=color)
+        ends.append((values[-1], name, color))
     axes.set(xlabel="after experience", ylabel=f"{score.name}, mean of those seen")
     if score == measures.ACCURACY:
         axes.set_ylim(0, 1.02)
-    if max(map(len, means.values())) <= WITH_NUMBERS:
-        axes.set_xticks(range(1, max(map(len, means.values())) + 1))
-    axes.legend(fontsize=7, loc="lower left")
+    if longest <= WITH_NUMBERS:
+        axes.set_xticks(range(1, longest + 1))
+    name_ends(axes, longest, ends)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -140,106 +191,6 @@ def shade(j: int, n: int) -> tuple[float, float, float, float]:
     from matplotlib import colormaps
 
     return colormaps["viridis"](0.9 * j / max(1, n - 1))
-
-
-def certainty_figure(over_stream: Sequence[Mapping[str, Any]]) -> Figure:
-    """Whether it knows what it does not know: how sure, and how rightly, of old, new and unseen experiences.
-
-    Args:
-        over_stream: What :class:`bayesdual.learner.History` has of each evaluation.
-    """
-    figure = new_figure(7.2, 5.4)
-    panels = figure.subplots(2, 2).flatten()
-    for group, color in GROUP_COLORS.items():
-        rows = [row for row in over_stream if group in row]
-        steps = [row["after"] for row in rows]
-        for axes, key in zip(panels, ("nll", "ece", "entropy"), strict=False):
-            axes.plot(steps, [row[group][key] for row in rows], "o-", color=color, label=group)
-        if rows and "epistemic" in rows[0][group]:
-            own = [row[group]["epistemic"] for row in rows]
-            panels[2].plot(steps, own, "s--", color=color, ms=4)
-    apart = [(row["after"], row["told_apart"]["unseen"]) for row in over_stream if "unseen" in row["told_apart"]]
-    for key, look in (("entropy", "o-"), ("epistemic", "s--")):
-        told = [(step, scores[f"auroc_{key}"]) for step, scores in apart if f"auroc_{key}" in scores]
-        if told:
-            panels[3].plot(*zip(*told, strict=True), look, color=GROUP_COLORS["unseen"], label=f"by {key}")
-    panels[0].set_yscale("log")
-    panels[3].axhline(0.5, color="black", lw=0.8, ls=":", label="by chance")
-    names = ("NLL, nats (log)", "ECE", "entropy, nats (dashed: of the weights)", "AUROC of unseen")
-    for axes, name in zip(panels, names, strict=True):
-        axes.set_xlabel("after experience")
-        axes.set_title(name, fontsize=10)
-        if len(over_stream) <= WITH_NUMBERS:
-            axes.set_xticks([row["after"] for row in over_stream])
-        axes.spines[["top", "right"]].set_visible(False)
-    for axes in panels[1:3]:
-        axes.set_ylim(bottom=0)
-    panels[3].set_ylim(0, 1.02)
-    panels[1].legend(fontsize=7, loc="center right")
-    panels[3].legend(fontsize=7, loc="lower left")
-    return figure
-
-
-def confusion_figure(confusion: Sequence[Sequence[int]], names: Sequence[str] | None = None) -> Figure:
-    """What each class (rows) is taken for (columns), as shares of its examples; many classes are shown without numbers.
-
-    Args:
-        confusion: Counts, C rows of C.
-        names: Of the classes; None: their numbers.
-    """
-    counts = np.asarray(confusion, dtype=float)
-    present = counts.sum(1) > 0
-    shares = np.divide(counts, counts.sum(1, keepdims=True), out=np.zeros_like(counts), where=present[:, None])
-    n = len(shares)
-    few = n <= WITH_NUMBERS
-    figure = new_figure(*((1.4 + 0.42 * n, 1.2 + 0.4 * n) if few else (8, 7)))
-    axes = figure.subplots()
-    image = axes.imshow(np.where(present[:, None], shares, np.nan), vmin=0, vmax=1, cmap="Blues", aspect="auto")
-    if few:
-        labels = [name_of(c, names) for c in range(n)]
-        for i, j in zip(*np.nonzero(shares >= 0.005), strict=True):
-            color = "white" if shares[i, j] > 0.6 else "black"
-            axes.text(j, i, f"{shares[i, j]:.2f}".lstrip("0"), ha="center", va="center", color=color, fontsize=7)
-        axes.set_xticks(range(n), labels, rotation=90 if names else 0)
-        axes.set_yticks(range(n), labels)
-    else:
-        figure.colorbar(image, ax=axes, label="share of the class")
-    axes.set(xlabel="taken for", ylabel="class")
-    return figure
-
-
-def classes_figure(confusion: Sequence[Sequence[int]], names: Sequence[str] | None = None) -> Figure:
-    """Accuracy of each class, the worst first; of many classes the worst and the best only. Arguments as above."""
-    counts = np.asarray(confusion, dtype=float)
-    known = np.nonzero(counts.sum(1))[0]
-    accuracy = counts[known, known] / counts[known].sum(1)
-    order = np.argsort(accuracy, kind="stable")
-    half = WITH_NAMES // 2
-    shown = order if len(order) <= WITH_NAMES else np.concatenate([order[:half], order[-half:]])
-    figure = new_figure(6, 0.8 + 0.26 * len(shown))
-    axes = figure.subplots()
-    axes.hlines(range(len(shown)), 0, accuracy[shown], color=KEPT_COLOR, alpha=0.4, linewidth=5)
-    axes.plot(accuracy[shown], range(len(shown)), "o", color=KEPT_COLOR)
-    labels = [name_of(c, names) for c in known[shown]]
-    axes.set_yticks(range(len(shown)), labels)
-    axes.invert_yaxis()
-    left_out = f", the {half} worst and the {half} best of {len(order)}" if len(shown) < len(order) else ""
-    axes.set(xlabel="accuracy", ylabel=f"class{left_out}", xlim=(0, 1.02))
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-def reliability_figure(bins: Sequence[measures.Bin]) -> Figure:
-    """How often answers are right (dots, the larger the more answers) against how sure they are."""
-    figure = new_figure(4.2, 4)
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="gray", linestyle="--", linewidth=1, label="as sure as it is right")
-    counts, confidence, accuracy = np.asarray(bins, dtype=float).T
-    axes.scatter(confidence, accuracy, 10 + 190 * counts / counts.max(), color=LOST_COLOR, alpha=0.8, label="answers")
-    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
-    axes.legend(fontsize=8, loc="upper left", markerscale=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
 
 
 def name_of(label: int, class_names: Sequence[str] | None) -> str:

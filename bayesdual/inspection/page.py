@@ -55,10 +55,12 @@ class Page:
     Args:
         title: Of the page.
         live: Whether charts are drawn over the figures.
+        reload: Seconds after which a browser reads the page again, from where it has it; None: never.
     """
 
-    def __init__(self, title: str, live: bool) -> None:
+    def __init__(self, title: str, live: bool, reload: int | None = None) -> None:
         self.title = title
+        self.reload = reload
         self.live = live
         self._body: list[str] = [f"<h1>{escape(title)}</h1>"]
         self._charts: dict[str, Chart] = {}
@@ -87,6 +89,7 @@ class Page:
         """The whole page."""
         meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         meta += f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        meta += f'<meta http-equiv="refresh" content="{self.reload}">' if self.reload else ""
         head = f"<head>{meta}<title>{escape(self.title)}</title><style>{STYLE}</style></head>"
         script = ""
         if self._charts:

@@ -12,17 +12,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bayesdual.inspection import answers
+from bayesdual.inspection.answer_figures import (
+    certainty_figure,
+    classes_figure,
+    confusion_figure,
+    reliability_figure,
+)
 from bayesdual.inspection.charts import charts_of, compared_chart, seen_means
 from bayesdual.inspection.figures import (
     Figures,
     accuracy_figure,
-    certainty_figure,
     compared_figure,
     losses_figure,
     parts_figure,
     posterior_figure,
     progress_figure,
 )
+from bayesdual.inspection.gap import gap_figure
 from bayesdual.inspection.memory_charts import map_chart
 from bayesdual.inspection.memory_figures import figures_of_memory
 from bayesdual.inspection.page import Cell, Page, capital, heading, paragraph, table
@@ -63,10 +69,19 @@ def figures_of(run: Run) -> Figures:
         f"{score.key}_over_time": progress_figure(matrix, score),
         f"{score.key}_lost": losses_figure(lost(matrix, score), score),
     }
+    names = run.results.get("class_names")
+    if confusion := run.results.get("confusion"):
+        found |= {
+            "accuracy_of_classes": classes_figure(confusion, names),
+            "confusion": confusion_figure(confusion, names),
+        }
+        found["reliability"] = reliability_figure(run.results["reliability"])
+    if on_old := run.results.get("on_old"):
+        found["stability_gap"] = gap_figure(on_old)
     if run.results.get("over_stream") and "ece" in run.results:
         found["certainty"] = certainty_figure(run.results["over_stream"])
     last = run.maps[max(run.maps)] if run.maps else None
-    found |= figures_of_memory(None if memory is None else memory.exemplars, last, run.results.get("class_names"))
+    found |= figures_of_memory(None if memory is None else memory.exemplars, last, names)
     if posterior is not None and posterior.precision:
         found["posterior"] = posterior_figure(posterior)
     if run.results.get("memory_bytes"):
@@ -80,15 +95,16 @@ def drawn(figures: Figures) -> Drawings:
     return {name: _svg(figure) for name, figure in figures.items()}
 
 
-def report(runs: Sequence[Run], drawings: Sequence[Drawings], live: bool = False) -> str:
+def report(runs: Sequence[Run], drawings: Sequence[Drawings], live: bool = False, reload: int | None = None) -> str:
     """The file.
 
     Args:
         runs: One or several.
         drawings: What :func:`drawn` gave of the figures of each.
         live: Whether figures can be looked into, which the extra ``inspect`` is needed for.
+        reload: Seconds after which a browser reads the page again, of runs that go on.
     """
-    page = Page("A run of bayesdual" if len(runs) == 1 else f"{len(runs)} runs of bayesdual", live)
+    page = Page("A run of bayesdual" if len(runs) == 1 else f"{len(runs)} runs of bayesdual", live, reload)
     each = [answers.Drawn(run, _shown(page, run, of_run)) for run, of_run in zip(runs, drawings, strict=True)]
     page.section("How well", _overview(runs), _compared(page, runs), _beside(each, answers.accuracy))
     page.section("What was forgotten, and when", _beside(each, answers.forgotten))
@@ -198,4 +214,5 @@ def _number(value: float, sign: str = "") -> str:
 def _svg(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.set_layout_engine("none")  # it is laid out: what is drawn of it next need not do so again
     return buffer.getvalue()

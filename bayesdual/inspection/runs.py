@@ -11,7 +11,8 @@ from typing import Any
 import torch
 import yaml
 
-from bayesdual.configuration import flatten
+from bayesdual import __version__
+from bayesdual.configuration import flatten, in_use
 from bayesdual.files import refusing_other_content
 from bayesdual.inspection.tables import score_of
 from bayesdual.learner import History
@@ -19,6 +20,7 @@ from bayesdual.measures import Matrix
 from bayesdual.memory import Memory, MemoryMap
 from bayesdual.posterior import Posterior
 
+NEEDED = ("nll", "forgetting", "experiences_learned", *(f"seconds_{of}" for of in ("total", "training", "evaluation")))
 MAPS = "memory_maps"  # a folder in a run directory
 
 
@@ -62,9 +64,11 @@ def _read(path: Path) -> Run:
     if path.is_file():
         return _from_checkpoint(path, path.parent.parent / "config.yaml", path.stem)
     results, last = path / "results.json", path / "checkpoints" / "last.ckpt"
+    if last.is_file() and (not results.is_file() or _goes_on(path, results, last)):
+        return _from_checkpoint(last, path / "config.yaml", path.name)
     if not results.is_file():
-        if last.is_file():
-            return _from_checkpoint(last, path / "config.yaml", path.name)
+        if (path / "config.yaml").is_file():
+            raise ValueError(f"{path}: no epoch has been learned yet, or the run was stopped before; look again later.")
         raise ValueError(
             f"{path} is no run directory: it has neither results.json nor checkpoints/last.ckpt; give one of runs/, or "
             "a checkpoint."
@@ -74,7 +78,13 @@ def _read(path: Path) -> Run:
         key = f"{score_of(values).key}_matrix"
         values[key][0][0]
         values[key] = [[nan if a is None else a for a in row] for row in values[key]]
-    except (ValueError, KeyError, TypeError, IndexError):
+        if missing := [name for name in NEEDED if name not in values]:
+            version = (values.get("versions") or {}).get("bayesdual", "unknown")
+            raise ValueError(
+                f"{results} is of another version of bayesdual ({version}; this is {__version__}): it has no "
+                f"{missing[0]}; delete it, to read checkpoints/last.ckpt."
+            )
+    except (KeyError, TypeError, IndexError, AttributeError, json.JSONDecodeError, UnicodeDecodeError):
         raise ValueError(
             f"{results} is damaged, or of another program: delete it, to read checkpoints/last.ckpt."
         ) from None
@@ -87,6 +97,11 @@ def _read(path: Path) -> Run:
         _settings(path / "config.yaml"),
         _maps(path / MAPS),
     )
+
+
+def _goes_on(path: Path, results: Path, last: Path) -> bool:
+    """Whether a run learns on after it had come to results."""
+    return last.stat().st_mtime > results.stat().st_mtime and in_use(path)
 
 
 def _from_checkpoint(path: Path, config: Path, name: str) -> Run:

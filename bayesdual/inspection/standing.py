@@ -14,18 +14,21 @@ import torch
 from bayesdual import __version__, measures, sources
 from bayesdual.algorithm import BayesDual
 from bayesdual.files import write_json, write_whole
+from bayesdual.inspection.answer_figures import (
+    certainty_figure,
+    classes_figure,
+    confusion_figure,
+    reliability_figure,
+)
 from bayesdual.inspection.figures import (
     Figures,
     Picture,
     accuracy_figure,
-    certainty_figure,
-    classes_figure,
-    confusion_figure,
     picture,
     progress_figure,
-    reliability_figure,
     save,
 )
+from bayesdual.inspection.gap import gap_figure
 from bayesdual.inspection.memory_figures import figures_of_memory
 from bayesdual.inspection.runs import MAPS
 from bayesdual.learner import History, Learner
@@ -74,6 +77,8 @@ def stream_figures(standing: Standing) -> Figures:
         found["classes/accuracy_of_classes"] = classes_figure(evaluation["confusion"], names)
         found["classes/confusion"] = confusion_figure(evaluation["confusion"], names)
         found["certainty/reliability"] = reliability_figure(evaluation["reliability"])
+    if standing.history.on_old:
+        found["forgetting/stability_gap"] = gap_figure(standing.history.on_old)
     if over_stream and score == measures.ACCURACY:
         found["certainty/certainty"] = certainty_figure(over_stream)
     if (algorithm := standing.algorithm) is not None:
@@ -99,13 +104,27 @@ def by_experience(standing: Standing) -> dict[str, float]:
     values = {
         f"average_{key}_seen": measures.average_seen_accuracy(history.accuracy),
         f"{key}_of_the_new": history.accuracy[-1][len(history.accuracy) - 1],
+        "backward_transfer": measures.backward_transfer(history.score.gains(history.accuracy)),
         "forgetting": measures.forgetting(history.score.gains(history.accuracy)),
         **{f"seconds_{name}": value for name, value in history.seconds.items()},
     }
+    if old := history.accuracy[-1][: len(history.accuracy) - 1]:
+        values[f"{key}_of_the_old"] = measures.average_accuracy([old])
     if algorithm is not None:
+        values |= {f"std_over_prior/{name}": share for name, share in from_prior(algorithm.posterior).items()}
         values |= {"exemplars": float(len(algorithm.memory)), "examples_seen": float(algorithm.memory.examples_seen)}
         values |= {f"bytes_of_{part}": float(n) for part, n in algorithm.memory_bytes().items()}
     return values
+
+
+def from_prior(posterior: Posterior | None) -> dict[str, float]:
+    """Mean standard deviation of each parameter, as a share of the prior's: 1 where the data have said nothing."""
+    if posterior is None or posterior.prior_precision <= 0:
+        return {}
+    return {
+        name: float((posterior.prior_precision / precision.float()).sqrt().mean())
+        for name, precision in posterior.precision.items()
+    }
 
 
 def run_results(standing: Standing) -> dict[str, Any]:

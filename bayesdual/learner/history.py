@@ -11,6 +11,7 @@ from typing import Any
 from bayesdual import measures
 
 GROUPS = ("old", "new", "unseen")  # experiences, as they stand to the one learned last
+WHERE_KNOWN = ("accuracy_of_classes", "confusion", "reliability", "on_old")
 OVER_STREAM = ("nll", "ece", "entropy", "aleatoric", "epistemic")
 
 
@@ -28,6 +29,11 @@ class History:
         ece: Expected calibration error there, between 0 and 1; NaN where there are no classes.
         measures: All measures there, and ``told_apart``: how well unseen experiences and data of another kind are told
             from those learned.
+        accuracy_of_classes: A row after each experience, a column a class; NaN where one has no examples.
+        confusion: How many examples of each class (rows) were taken for which (columns) in the latest evaluation.
+        reliability: Answers, mean confidence and accuracy of each bin of confidence there.
+        on_old: Mean score of the experiences learned before, every so many steps while the next is learned, if that
+            is measured (see ``bayesdual.inspection.StreamBoard``): ``step``, ``experience`` (from 1) and ``old``.
         drift: What told each experience but the first from the one before, before it was learned: see
             :func:`bayesdual.prediction.drift_between`.
         over_stream: The measures after each experience, of ``old``, ``new`` and ``unseen`` ones, and ``told_apart``.
@@ -42,6 +48,10 @@ class History:
         self.ece = float("nan")
         self.measures: dict[str, Any] = {}
         self.over_stream: list[dict[str, Any]] = []
+        self.accuracy_of_classes: list[list[float]] = []
+        self.confusion: list[list[int]] = []
+        self.reliability: list[list[float]] = []
+        self.on_old: list[dict[str, Any]] = []
         self.drift: list[dict[str, Any]] = []
         self.seconds = {"total": 0.0, "evaluation": 0.0, "memory": 0.0}
         self._started: dict[str, float] = {}
@@ -57,6 +67,10 @@ class History:
         self.measures = {**evaluation["measures"], **apart}
         if evaluation["groups"]:
             self.over_stream.append({"after": len(self.accuracy), **evaluation["groups"], **apart})
+        if "confusion" in evaluation:
+            self.confusion = evaluation["confusion"]
+            self.reliability = [list(part) for part in evaluation["reliability"]]
+            self.accuracy_of_classes.append(measures.accuracy_of_classes(self.confusion))
 
     def scalars(self) -> dict[str, float]:
         """What a logger is given of the latest evaluation."""
@@ -76,6 +90,9 @@ class History:
 
     def _ece(self) -> dict[str, float]:
         return {} if "ece" not in self.measures and self.measures else {"ece": self.ece}
+
+    def _where_known(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in WHERE_KNOWN if getattr(self, name)}
 
     def start(self, activity: str) -> None:
         """Starts a clock."""
@@ -120,6 +137,7 @@ class History:
             **self._ece(),
             **self.measures,
             "over_stream": self.over_stream,
+            **self._where_known(),
             "drift": self.drift,
             **{f"seconds_{name}": value for name, value in self.seconds.items()},
             "seconds_training": training,
@@ -135,6 +153,7 @@ class History:
             "ece": self.ece,
             "measures": self.measures,
             "over_stream": self.over_stream,
+            **self._where_known(),
             "drift": self.drift,
             "seconds": {name: value + running.get(name, 0.0) for name, value in self.seconds.items()},
         }

@@ -25,6 +25,7 @@ from bayesdual.learner.fitting import Known, check_outputs, fitted
 from bayesdual.learner.growth import carry_over, count_logits, refuse_other_network
 from bayesdual.learner.history import History
 from bayesdual.learner.position import batches_done, random_states, rest_as_an_epoch, set_random_state_of, share_done
+from bayesdual.learner.processes import check_learned, check_start
 from bayesdual.learner.start import arrange, check_saved, check_shared, take_place
 from bayesdual.learner.supported import refuse_partial_evaluation, refuse_unsupported
 from bayesdual.models import evaluating, of_network, widen_as_saved
@@ -221,6 +222,8 @@ class Learner(LightningModule):
                 "model.prediction is weight_samples, which needs the posterior that IVON learns: give model.optimizer "
                 "bayesdual.ivon.IVONByRule, or model.prediction mean."
             )
+        if self.trainer.world_size > 1:
+            check_start(self.stream)
         self._learned = self.stream
         self.likelihood.look_at(self.stream.train_data().y)
         arrange(self.trainer, self.stream, self._epochs_counted)
@@ -255,8 +258,8 @@ class Learner(LightningModule):
         if before is None or min(len(before), len(now)) < 2:
             return
         generator = torch.Generator().manual_seed(stream.experience)
-        both = [self._seen(data, generator) for data in ([before], [now])]
-        found = {"experience": stream.experience + 1, **drift_between(*both, generator)}
+        seen_before, seen_now = (self._seen([data], generator) for data in (before, now))
+        found = {"experience": stream.experience + 1, **drift_between(seen_before, seen_now, generator)}
         self.history.drift.append(found)
         self._log({f"drift/{key}": value for key, value in found.items() if key != "experience"})
 
@@ -303,6 +306,8 @@ class Learner(LightningModule):
             with self.history.timing("memory"):
                 self._end_experience()
                 self._agree()
+                if self.trainer.world_size > 1:
+                    check_learned(self.network, self.algorithm, self.posterior())
             with self.history.timing("evaluation"):
                 evaluated = self.stream.evaluated_so_far()
                 self.usual = self._seen(evaluated, torch.Generator().manual_seed(self.stream.experience))
@@ -371,10 +376,12 @@ class Learner(LightningModule):
         told_apart = None if stream.evaluated_in_common else learned  # old experiences, new and unseen ones
         self._metric = self.likelihood.metric(stream.n_experiences, told_apart).to(self.device)
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor | None]:
+        """Measures, and returns what :meth:`predict_step` does, for callbacks."""
         x, y, t = batch
         p, epistemic = self.predicted(x, t)
         self._metric.update(p, y, self.stream.evaluated[dataloader_idx], epistemic)
+        return self._answered(p, epistemic, y)
 
     def on_validation_end(self) -> None:
         self.latest_evaluation = evaluation = self._metric.compute()
@@ -404,10 +411,12 @@ class Learner(LightningModule):
         Where targets are numbers, ``mean`` (B, 1) stands in place of the first.
         """
         x, y, t = batch
-        answers = self.predicted(x, t)
+        return self._answered(*self.predicted(x, t), y)
+
+    def _answered(self, p: Tensor, epistemic: Tensor | None, y: Tensor) -> dict[str, Tensor | None]:
         if not self.likelihood.has_classes:
-            return {"mean": answers.probabilities, "y": y}
-        return {**answers._asdict(), "y": y}
+            return {"mean": p, "y": y}
+        return {"probabilities": p, "epistemic": epistemic, "y": y}
 
     # -- checkpoints
 

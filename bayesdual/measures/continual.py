@@ -106,6 +106,15 @@ def scores_of(evaluation: Evaluation | NumberEvaluation) -> list[float]:
     return evaluation["accuracy"] if "accuracy" in evaluation else evaluation["scores"]
 
 
+def accuracy_of_classes(confusion: Sequence[Sequence[int]]) -> list[float]:
+    """The share of each class's examples that is right; NaN of a class without examples.
+
+    Args:
+        confusion: How many examples of each class (rows) were taken for which (columns).
+    """
+    return [row[c] / sum(row) if sum(row) else math.nan for c, row in enumerate(confusion)]
+
+
 def average_accuracy(accuracy: Matrix) -> float:
     """Mean of the last row of the accuracy matrix: accuracy over experiences, after the last row's experience."""
     return _mean(accuracy[-1])

@@ -79,7 +79,7 @@ def test_several_benchmarks_begin_with_the_accuracies():
     text = markdown(blocks)
     assert "A\\|B" in text and text.count("A|B") == 5  # in the sentences below the tables
     assert len(comma_separated(rows_of(entries)).splitlines()) == 11
-    assert len(comparison_figure(entries).axes) == 8
+    assert len(comparison_figure(entries).axes) == 6
 
 
 def test_numbers_are_short():

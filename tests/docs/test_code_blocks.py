@@ -100,6 +100,8 @@ def test_readme_prints_what_the_demo_prints(folder):
 
 
 def without_numbers(text: str) -> list[str]:
+    """The lines, each without its numbers, and without what is said of losses, which not every run has."""
+    text = re.sub(r"\n +lost .*|; lost .*", "", text)
     return [re.sub(r"-?\d+(\.\d+)?", "#", " ".join(line.replace("+", " ").split())) for line in text.splitlines()]
 
 

@@ -55,6 +55,12 @@ def test_a_run_leaves_results_the_memory_and_figures(tmp_path, capsys):
     out = capsys.readouterr().out
     for i, row in enumerate(learner.history.accuracy):
         assert f"experience {i + 1}/3 learned: accuracy on it {row[i]:.3f}, on all so far" in out
+    matrix = learner.history.accuracy
+    fell = [(i, j) for i in (1, 2) for j in range(i) if matrix[i][j] < matrix[i - 1][j]]
+    assert out.count("    lost since: ") == len({i for i, _ in fell})
+    assert out.startswith("device ") and f"writes to    {tmp_path}\n" in out
+    assert "\nstream       3 experiences, 6 classes, 240 examples; epochs 2, batch size 16\n" in out
+    assert "\nmemory       up to 12 exemplars, whose inputs are 192 bytes\n" in out
     assert "stopped early" not in out and "12 of 12 exemplars" in out
 
 

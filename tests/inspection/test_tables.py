@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 
 from bayesdual.inspection import accuracy_tables, evaluation_table, summary
+from bayesdual.inspection.tables import grouped, heat
 from bayesdual.measures import StreamMetric
 
 RESULTS = {
@@ -80,3 +81,21 @@ def test_an_evaluation_has_a_row_for_each_experience_and_the_means():
         ["other", "data,", "by", "entropy:", "AUROC", "1.0000"],
         ["other", "data,", "by", "entropy:", "FPR95", "0.0000"],
     ]
+
+
+def test_a_hundred_experiences_are_one_table_of_means_and_it_says_so():
+    matrix = [[i / 1000 + (j % 10) / 10 for j in range(100)] for i in range(95)]
+    rows, columns, said = grouped(matrix)
+    assert columns[:2] == ["1-10", "11-20"] and columns[-2:] == ["91-100", "seen"]
+    assert said == ": means of 10, every 10th row"
+    assert [name for name, _ in rows] == [str(i) for i in (*range(10, 91, 10), 95)]
+    last = rows[-1][1]
+    assert last[0] == pytest.approx(0.094 + 0.45) and last[9] == pytest.approx(0.094 + 0.2), "of those learned"
+    assert math.isnan(rows[0][1][1])
+    (table,) = accuracy_tables(matrix)
+    assert table.title == "means of 10, every 10th row" and table.row_count == 10
+
+
+def test_cells_are_as_bright_as_they_are_good():
+    assert heat(0.0) == ("#ffffff", "#440154") and heat(1.0) == ("#000000", "#fde725")
+    assert heat(0.75)[1] == "#5ec962"

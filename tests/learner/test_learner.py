@@ -70,13 +70,18 @@ def test_replay_is_what_keeps_the_past(tmp_path):
     assert naive["average_accuracy"] < 0.5 and replay["average_accuracy"] > 0.8
 
 
+STOPS = [*((ivon, stop) for stop in range(1, 6)), (adam, 2), (adam, 3)]
+
+
 @pytest.fixture(scope="module")
 def not_stopped():
     """Runs that were not stopped: the learner and its results, by optimizer."""
     return {}
 
 
-@pytest.mark.parametrize(("optimizer", "stop"), [*((ivon, stop) for stop in range(1, 6)), (adam, 2), (adam, 3)])
+@pytest.mark.parametrize(
+    ("optimizer", "stop"), STOPS, ids=[f"{'adam' if optimizer is adam else 'ivon'}-{stop}" for optimizer, stop in STOPS]
+)
 def test_a_run_stopped_at_any_epoch_end_resumes_to_the_bit(tmp_path, stop, optimizer, not_stopped):
     """Three experiences of two epochs: stops 2 and 4 are boundaries between experiences."""
     network = lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 6))  # noqa: E731

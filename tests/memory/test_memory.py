@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
@@ -46,6 +46,7 @@ def learn(memory, y, experience):
     memory.take_in(plan, exemplars(y[rows], experience))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=8), st.integers(0, 100))
 def test_fair_shares_use_the_budget_and_differ_by_at_most_one(available, budget):
     shares = fair_shares(available, budget)

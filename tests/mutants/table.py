@@ -1090,11 +1090,15 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "bayesdual/inspection/board.py",
         "tests/inspection/test_board.py",
-        ("board: figures take any time", "if last or self._spent <= ", "if True or self._spent <= "),
+        (
+            "board: figures take any time",
+            "and not last and self._spent > ",
+            "and not last and False and self._spent > ",
+        ),
         (
             "board: experiences counted from 0",
-            "number = time.perf_counter(), len(learner.history.accuracy)",
-            "number = time.perf_counter(), len(learner.history.accuracy) - 1",
+            "step, number, started = trainer.global_step, len(learner.history.accuracy), ",
+            "step, number, started = trainer.global_step, len(learner.history.accuracy) - 1, ",
         ),
         (
             "board: the last experience is not drawn",
@@ -1190,7 +1194,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "bayesdual/learner/learner.py",
         "tests/learner/test_drift.py",
-        ("drift: compared with itself", "for data in ([before], [now])", "for data in ([now], [now])"),
+        ("drift: compared with itself", "for data in (before, now))", "for data in (now, now))"),
     ),
     *mutants(
         "bayesdual/kprior/residual.py",
@@ -1281,6 +1285,117 @@ MUTANTS: tuple[Mutant, ...] = (
         "bayesdual/measures/continual.py",
         "tests/learner/test_numbers.py",
         ("likelihood: forgetting of an error is its fall", "[[-value for value in row] for row in matrix]", "matrix"),
+    ),
+    *mutants(
+        "bayesdual/inspection/predictions.py",
+        "tests/inspection/test_predictions.py",
+        (
+            "kept predictions: joined rank by rank",
+            "joined[rank :: len(parts)] = part",
+            "joined[rank : rank + len(part)] = part",
+        ),
+        ("kept predictions: of the sanity check, too", "if not trainer.sanity_checking and", "if"),
+        ("kept predictions: rounded", '"predicted": predicted,', '"predicted": predicted.half().float(),'),
+    ),
+    *mutants(
+        "bayesdual/inspection/gap.py",
+        "tests/inspection/test_gap.py",
+        ("stability gap: from the last value", "found[k] = mine[0] - min(mine)", "found[k] = mine[-1] - min(mine)"),
+        (
+            "stability gap: the new is evaluated, too",
+            "[: stream.experience - first]",
+            "[: stream.experience - first + 1]",
+        ),
+    ),
+    *mutants(
+        "bayesdual/inspection/verdict.py",
+        "tests/inspection/test_verdict.py",
+        ("verdict: classes that lost least", "key=lambda c: -gone[c]", "key=lambda c: gone[c]"),
+        ("lost since: what was gained", "if before[j] > now[j]}", "if before[j] < now[j]}"),
+    ),
+    *mutants(
+        "bayesdual/cli/inspect.py",
+        "tests/inspection/test_watch.py",
+        (
+            "watch: the page goes on to reload",
+            "    write(runs, output)\n    for run",
+            "    write(runs, output, SECONDS)\n    for run",
+        ),
+        ("watch: written again and again", "!= shown:", "!= shown or True:"),
+    ),
+    *mutants(
+        "bayesdual/configuration/trust.py",
+        "tests/configuration/test_trust.py",
+        ("trust: the environment is open", "if not _MAY_READ_ENV.get():", "if False:"),
+        ("trust: what loads code may be named", "[*LOADS_CODE, *everything]", "everything or None"),
+        ("trust: modules that are not allowed are imported", '["*"] if allowed else []', "[]"),
+        ("trust: paths out of a folder by dots", 'or ".." in re.split', "or False and re.split"),
+        ("trust: a flag's class lets all places pass", "and not isinstance(s.value, str)", ""),
+    ),
+    *mutants(
+        "bayesdual/dotted.py",
+        "tests/configuration/test_trust.py",
+        ("trust: where a name is defined does not matter", "refuse_others(home)", "pass"),
+        ("trust: names that begin alike are allowed", 'f"{name}.".startswith(f"{module}.")', "name.startswith(module)"),
+    ),
+    *mutants(
+        "bayesdual/serving/from_run.py",
+        "tests/configuration/test_trust.py",
+        (
+            "trust: a served run calls anything",
+            "if not (isinstance(kind, type) and issubclass(kind, nn.Module)):",
+            "if False:",
+        ),
+    ),
+    *mutants(
+        "bayesdual/agreement.py",
+        "tests/test_agreement.py",
+        ("agreement: types do not count", "{value.dtype} ", ""),
+        (
+            "agreement: the last process alone is looked at",
+            "for rank, theirs in enumerate(everyones)",
+            "for rank, theirs in []",
+        ),
+    ),
+    *mutants(
+        "bayesdual/learner/learner.py",
+        "tests/learner/test_processes.py",
+        ("agreement: the start is not compared", "            check_start(self.stream)\n", "            pass\n"),
+        (
+            "agreement: what was learned is not compared",
+            "check_learned(self.network, self.algorithm, self.posterior())",
+            "pass",
+        ),
+    ),
+    *mutants(
+        "bayesdual/strategies/plugin.py",
+        "tests/strategies/test_processes.py",
+        (
+            "agreement: Avalanche's processes each keep a memory of their own",
+            "self.algorithm.load_state_dict(DistributedHelper.broadcast_object(self.algorithm.state_dict()))",
+            "pass",
+        ),
+    ),
+    *mutants(
+        "bayesdual/learner/datamodule.py",
+        "tests/learner/test_datamodule.py",
+        ("evaluation: the last experience is like others", "and done < self.n_experiences", ""),
+        ("evaluation: old ones after each", "done % self.evaluate_every", "False"),
+    ),
+    *mutants(
+        "bayesdual/learner/checkpoint.py",
+        "tests/learner/test_checkpoint.py",
+        ("checkpoints: one more is kept", "<= newest - self.keep", "< newest - self.keep"),
+    ),
+    *mutants(
+        "bayesdual/cli/stopping.py",
+        "tests/cli/test_fit.py::test_a_command_that_is_told_to_end_before_it_has_begun_leaves_nothing",
+        ("signals: SIGTERM ends nothing before a run has begun", "raise SystemExit(SIGTERM_STATUS)", "return"),
+    ),
+    *mutants(
+        "bayesdual/memory/exemplars.py",
+        "tests/memory/test_memory.py",
+        ("memory: groups in no order", "of_kind.argsort(stable=True)", "of_kind.argsort(descending=True)"),
     ),
     *mutants(
         "bayesdual/stream/parts.py",
