@@ -1,5 +1,6 @@
 """Benchmarks as Avalanche has them: one common test experience, several test streams, very unequal experiences."""
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -8,10 +9,10 @@ import torch
 from avalanche.benchmarks import nc_benchmark, ni_benchmark
 from lightning import Trainer
 
-from bayesdual.inspection import evaluation_table
+from bayesdual.inspection import RunReport, evaluation_table
 from bayesdual.learner import StreamDataModule
 from bayesdual.models import MLP
-from tests.learner.test_learner import fit, fit_data, learner
+from tests.learner.test_learner import fit_data, learner
 from tests.learner.test_more import QUIET, data, part
 from tests.learner.test_more import fit as fit_quietly
 from tests.streams import Items, blobs, experience, of_datasets
@@ -25,7 +26,9 @@ def in_common(stream, at=0):
 
 def test_a_common_test_is_evaluated_after_each_experience(tmp_path, capsys):
     model = learner()
-    results = fit(model, in_common(blobs()), tmp_path, epochs=8)
+    trainer = Trainer(**QUIET, max_epochs=-1, enable_checkpointing=False, callbacks=RunReport(tmp_path))
+    trainer.fit(model, data(in_common(blobs()), epochs=8))
+    results = json.loads((tmp_path / "results.json").read_text())
     matrix = results["accuracy_matrix"]
     assert [row[1:] for row in matrix] == [[None, None]] * 3 and matrix[0][0] < 0.5 < matrix[2][0]
     assert results["average_accuracy"] == matrix[2][0] == pytest.approx(results["backward_transfer"] + matrix[0][0])
