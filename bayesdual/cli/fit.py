@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -274,7 +275,7 @@ class Cli(LightningCLI):
         likelihood = self.model.likelihood
         self._show(evaluation_of(outputs, likelihood), "test")
         path = self.run_dir / "predictions.csv"
-        write = write_predictions if likelihood.has_classes else write_numbers
+        write = partial(write_predictions, classes=self.model.classes) if likelihood.has_classes else write_numbers
         write_whole(path, lambda temporary: write(temporary, outputs))
         print(f"predictions: {path}")
 

@@ -1240,7 +1240,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("drift: no permutation of the sample", "torch.randperm(n + m, generator=generator)[:n]] = 1", ":n] = 1"),
     ),
     *mutants(
-        "bayesdual/learner/drift.py",
+        "bayesdual/learner/learner.py",
         "tests/learner/test_drift.py",
         ("drift: compared with itself", "for data in (before, now))", "for data in (now, now))"),
     ),
@@ -1444,5 +1444,63 @@ MUTANTS: tuple[Mutant, ...] = (
         "bayesdual/memory/exemplars.py",
         "tests/memory/test_memory.py",
         ("memory: groups in no order", "of_kind.argsort(stable=True)", "of_kind.argsort(descending=True)"),
+    ),
+    *mutants(
+        "bayesdual/stream/parts.py",
+        "tests/stream/test_parts.py",
+        ("parts: the last part is dropped", "for p in parts]", "for p in parts][:-1] + [parts[-1][:, :0]]"),
+        ("parts: fractions are cut", "p.contiguous().view(BITS[p.element_size()])", "p"),
+    ),
+    *mutants(
+        "bayesdual/prediction/logits.py",
+        "tests/learner/test_parts.py",
+        (
+            "parts: by name or position, never",
+            "return logits_of(network(*args, **kwargs))",
+            "return network(x, **told)",
+        ),
+    ),
+    *mutants(
+        "bayesdual/stream/checks.py",
+        "tests/stream/test_parts.py",
+        (
+            "parts: a look at a view draws",
+            "with kept_random_state():  # augmentation may draw\n        first",
+            "if True:\n        first",
+        ),
+    ),
+    *mutants(
+        "strategies/plugin.py",
+        "tests/strategies/test_parts.py",
+        (
+            "parts: an object with logits is no output",
+            "        strategy.mb_output = logits_of(strategy.mb_output)\n        _refuse",
+            "        _refuse",
+        ),
+    ),
+    *mutants(
+        "strategies/plugin.py",
+        "tests/strategies/test_drift.py",
+        (
+            "drift: compared with itself, in Avalanche",
+            "for data in (before, self._data):",
+            "for data in (self._data, self._data):",
+        ),
+    ),
+    *mutants(
+        "bayesdual/learner/datamodule.py",
+        "tests/serving/test_serving.py::test_inputs_that_drift_are_told_from_those_that_were_learned",
+        ("drift: what comes later is usual, too", "if k <= self.experience]", "]"),
+    ),
+    *mutants(
+        "bayesdual/learner/learner.py",
+        "tests/learner/test_common.py::test_a_common_test_is_evaluated_after_each_experience",
+        ("common test: all of it is old", "None if stream.evaluated_in_common else learned", "learned"),
+    ),
+    *mutants(
+        "bayesdual/learner/supported.py",
+        "tests/learner/test_supported.py",
+        ("supported: a part is evaluated for the whole", "or isinstance(value, int):", "and isinstance(value, int):"),
+        ("supported: a monitor", "callback.monitor is not None:", "False:"),
     ),
 )
