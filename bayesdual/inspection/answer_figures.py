@@ -44,7 +44,9 @@ def certainty_figure(over_stream: Sequence[Mapping[str, Any]]) -> Figure:
             panels[3].plot(*zip(*told, strict=True), look, color=GROUP_COLORS["unseen"], label=f"by {key}")
     panels[0].set_yscale("log")
     panels[3].axhline(0.5, color="black", lw=0.8, ls=":", label="by chance")
-    names = ("NLL, nats (log)", "ECE", "entropy, nats (dashed: of the weights)", "AUROC of unseen")
+    of_weights = any("epistemic" in row.get(group, {}) for row in over_stream for group in GROUP_COLORS)
+    entropy = f"entropy, nats{' (dashed: of the weights)' if of_weights else ''}"
+    names = ("NLL, nats (log)", "ECE", entropy, "AUROC of unseen")
     for axes, name in zip(panels, names, strict=True):
         axes.set_xlabel("after experience")
         axes.set_title(name, fontsize=10)
@@ -79,7 +81,7 @@ def confusion_figure(confusion: Sequence[Sequence[int]], names: Sequence[str] | 
         for i, j in zip(*np.nonzero(shares >= 0.005), strict=True):
             color = "white" if shares[i, j] > 0.6 else "black"
             axes.text(j, i, f"{shares[i, j]:.2f}".lstrip("0"), ha="center", va="center", color=color, fontsize=7)
-        axes.set_xticks(range(n), labels, rotation=90 if names else 0)
+        axes.set_xticks(range(n), labels, rotation=90 if max(map(len, labels)) > 2 else 0)
         axes.set_yticks(range(n), labels)
     else:
         figure.colorbar(image, ax=axes, label="share of the class")
@@ -118,8 +120,16 @@ def reliability_figure(bins: Sequence[Sequence[float]]) -> Figure:
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="gray", linestyle="--", linewidth=1, label="as sure as it is right")
     counts, confidence, accuracy = np.asarray(bins, dtype=float).T
-    axes.scatter(confidence, accuracy, 10 + 190 * counts / counts.max(), color=LOST_COLOR, alpha=0.8, label="answers")
+    axes.scatter(
+        confidence,
+        accuracy,
+        10 + 190 * counts / counts.max(),
+        color=LOST_COLOR,
+        alpha=0.8,
+        label="answers",
+        clip_on=False,
+    )
     axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
-    axes.legend(fontsize=8, loc="upper left", markerscale=0.6)
+    axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, markerscale=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

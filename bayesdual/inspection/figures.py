@@ -151,8 +151,8 @@ def name_ends(axes: Axes, x: float, ends: Sequence[tuple[float, str, Any]]) -> N
     known = sorted((end for end in ends if not math.isnan(end[0])), key=lambda end: -end[0])
     for height, *_ in known:
         heights.append(min([height, *(above - apart for above in heights[-1:])]))
-    if heights and heights[-1] < low:  # all of them a little higher
-        heights = [height + low - heights[-1] for height in heights]
+    for k in range(1, len(heights) + 1):  # from below: none beneath the axis, and those above it make room
+        heights[-k] = max(heights[-k], low if k == 1 else heights[1 - k] + apart)
     for place, (height, name, color) in zip(heights, known, strict=True):
         line = {"arrowstyle": "-", "color": color, "lw": 1.2, "shrinkA": 1, "relpos": (0, 0.5)}
         axes.annotate(
@@ -242,7 +242,7 @@ def posterior_figure(posterior: Posterior) -> Figure:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.05 * widest)
     left_out = f", the {len(names)} narrowest of {len(found)} parameters" if len(names) < len(found) else ""
-    axes.set_xlabel(f"standard deviation{left_out}")
+    axes.set(xlabel=f"standard deviation{left_out}", ylabel="parameter")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -264,6 +264,8 @@ def parts_figure(parts: Mapping[str, float], unit: str) -> Figure:
         axes.text(value, row, f" {value:,.0f}" if value >= 100 else f" {value:.1f}", va="center", fontsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.15)
+    axes.locator_params(axis="x", nbins=5)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}" if value < 1e6 else f"{value / 1e6:g} million")
     axes.set_xlabel(unit)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -70,7 +70,9 @@ def memory_figure(exemplars: Exemplars, class_names: Sequence[str] | None = None
     axes.set_yticks(rows, [name_of(c, class_names) for c in classes])
     axes.set_ylabel("class")
     axes.set_xticks([])
-    axes.set_title(f"number: examples it stands for; bar: score, all of it {highest:.2g}{left_out}", fontsize=8)
+    axes.set_title(
+        f"number: how many examples it stands for; bar: its score, a full one is {highest:.2g}{left_out}", fontsize=8
+    )
     axes.spines[:].set_visible(False)
     return figure
 

@@ -79,7 +79,7 @@ def test_the_memory_is_a_row_of_images_for_each_class_with_their_scores(channels
     assert [text.get_text() for text in axes.texts] == ["1"] * 13, "how many examples, of the first ten of a class"
     bars = [bar.get_segments()[1] for bar in axes.collections]
     assert [float(x[1][0] - x[0][0]) for x in bars] == pytest.approx([8 * s / 14 for s in range(13)]), "one scale"
-    assert "all of it 1.4" in axes.get_title()
+    assert "a full one is 1.4" in axes.get_title()
     canvas = axes.images[0].get_array()
     top, right = 6 // 2, 8 // 8 + 1
     assert canvas.shape == (2 * (top + 6), 10 * (8 + right), 3)
