@@ -20,6 +20,8 @@ from bayesdual.inspection.figures import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+GROUP_NAMES = {"ood": "other data"}
+
 
 def certainty_figure(over_stream: Sequence[Mapping[str, Any]]) -> Figure:
     """Whether it knows what it does not know: how sure, and how rightly, of old, new and unseen experiences.
@@ -31,22 +33,24 @@ def certainty_figure(over_stream: Sequence[Mapping[str, Any]]) -> Figure:
     panels = figure.subplots(2, 2).flatten()
     for group, color in GROUP_COLORS.items():
         rows = [row for row in over_stream if group in row]
-        steps = [row["after"] for row in rows]
         for axes, key in zip(panels, ("nll", "ece", "entropy"), strict=False):
-            axes.plot(steps, [row[group][key] for row in rows], "o-", color=color, label=group)
+            known = [(row["after"], row[group][key]) for row in rows if key in row[group]]
+            if known:
+                axes.plot(*zip(*known, strict=True), "o-", color=color, label=GROUP_NAMES.get(group, group))
         if rows and "epistemic" in rows[0][group]:
             own = [row[group]["epistemic"] for row in rows]
-            panels[2].plot(steps, own, "s--", color=color, ms=4)
-    apart = [(row["after"], row["told_apart"]["unseen"]) for row in over_stream if "unseen" in row["told_apart"]]
-    for key, look in (("entropy", "o-"), ("epistemic", "s--")):
-        told = [(step, scores[f"auroc_{key}"]) for step, scores in apart if f"auroc_{key}" in scores]
-        if told:
-            panels[3].plot(*zip(*told, strict=True), look, color=GROUP_COLORS["unseen"], label=f"by {key}")
+            panels[2].plot([row["after"] for row in rows], own, "s--", color=color, ms=4)
+        for key, look in (("entropy", "o-"), ("epistemic", "s--")):
+            apart = [(row["after"], row["told_apart"].get(group, {})) for row in over_stream]
+            told = [(step, scores[f"auroc_{key}"]) for step, scores in apart if f"auroc_{key}" in scores]
+            if told:
+                name = f"{GROUP_NAMES.get(group, group)} by {key}"
+                panels[3].plot(*zip(*told, strict=True), look, color=color, label=name)
     panels[0].set_yscale("log")
     panels[3].axhline(0.5, color="black", lw=0.8, ls=":", label="by chance")
     of_weights = any("epistemic" in row.get(group, {}) for row in over_stream for group in GROUP_COLORS)
     entropy = f"entropy, nats{' (dashed: of the weights)' if of_weights else ''}"
-    names = ("NLL, nats (log)", "ECE", entropy, "AUROC of unseen")
+    names = ("NLL, nats (log)", "ECE", entropy, "AUROC of what was not learned")
     for axes, name in zip(panels, names, strict=True):
         axes.set_xlabel("after experience")
         axes.set_title(name, fontsize=10)
@@ -56,7 +60,7 @@ def certainty_figure(over_stream: Sequence[Mapping[str, Any]]) -> Figure:
     for axes in panels[1:3]:
         axes.set_ylim(bottom=0)
     panels[3].set_ylim(0, 1.02)
-    panels[1].legend(fontsize=7, loc="center right")
+    panels[2].legend(fontsize=7, loc="best")
     panels[3].legend(fontsize=7, loc="lower left")
     return figure
 

@@ -135,13 +135,14 @@ def certainty_chart(over_stream: Sequence[Mapping[str, Any]], key: str, name: st
         {"after": row["after"], "of": group, key: row[group][key]}
         for row in over_stream
         for group in GROUP_COLORS
-        if group in row and (key != "nll" or row[group][key] > 0)
+        if group in row and key in row[group] and (key != "nll" or row[group][key] > 0)
     ]
+    shown = {group: color for group, color in GROUP_COLORS.items() if any(point["of"] == group for point in points)}
     highest = max((point[key] for point in points), default=1.0)
     place = {
         "x": after_experience(len(over_stream)),
         "y": field_of(key, title=name, scale={"type": "log"} if key == "nll" else {"domain": [0, 1.05 * highest]}),
-        "color": field_of("of", "nominal", scale={"domain": [*GROUP_COLORS], "range": [*GROUP_COLORS.values()]}),
+        "color": field_of("of", "nominal", scale={"domain": [*shown], "range": [*shown.values()]}),
         "tooltip": exactly("of", "after", key),
     }
     return chart(points, place, [{"mark": {"type": "line", "point": True}, "params": [ZOOM]}], 150)

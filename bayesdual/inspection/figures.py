@@ -33,6 +33,7 @@ GROUP_COLORS = {
     "old": "#d55e00",
     "new": "#0072b2",
     "unseen": "#5b6770",
+    "ood": "#cc79a7",  # data of another kind
 }  # told apart by those who are colour-blind, too
 MEAN = "mean of those seen"
 LOST_COLOR, KEPT_COLOR = "#d55e00", "#0072b2"
