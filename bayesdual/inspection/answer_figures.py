@@ -31,16 +31,17 @@ def certainty_figure(over_stream: Sequence[Mapping[str, Any]]) -> Figure:
     """
     figure = new_figure(7.2, 5.4)
     panels = figure.subplots(2, 2).flatten()
+    line, dashed = ("o-", "s--") if len(over_stream) <= WITH_NUMBERS else ("-", "--")
     for group, color in GROUP_COLORS.items():
         rows = [row for row in over_stream if group in row]
         for axes, key in zip(panels, ("nll", "ece", "entropy"), strict=False):
             known = [(row["after"], row[group][key]) for row in rows if key in row[group]]
             if known:
-                axes.plot(*zip(*known, strict=True), "o-", color=color, label=GROUP_NAMES.get(group, group))
+                axes.plot(*zip(*known, strict=True), line, color=color, label=GROUP_NAMES.get(group, group))
         if rows and "epistemic" in rows[0][group]:
             own = [row[group]["epistemic"] for row in rows]
-            panels[2].plot([row["after"] for row in rows], own, "s--", color=color, ms=4)
-        for key, look in (("entropy", "o-"), ("epistemic", "s--")):
+            panels[2].plot([row["after"] for row in rows], own, dashed, color=color, ms=4)
+        for key, look in (("entropy", line), ("epistemic", dashed)):
             apart = [(row["after"], row["told_apart"].get(group, {})) for row in over_stream]
             told = [(step, scores[f"auroc_{key}"]) for step, scores in apart if f"auroc_{key}" in scores]
             if told:
@@ -101,7 +102,7 @@ def classes_figure(confusion: Sequence[Sequence[int]], names: Sequence[str] | No
     order = np.argsort(accuracy, kind="stable")
     half = WITH_NAMES // 2
     shown = order if len(order) <= WITH_NAMES else np.concatenate([order[:half], order[-half:]])
-    figure = new_figure(6, 0.8 + 0.26 * len(shown))
+    figure = new_figure(5.2, 0.8 + 0.26 * len(shown))
     axes = figure.subplots()
     axes.hlines(range(len(shown)), 0, accuracy[shown], color=KEPT_COLOR, alpha=0.4, linewidth=5)
     axes.plot(accuracy[shown], range(len(shown)), "o", color=KEPT_COLOR)

@@ -59,7 +59,7 @@ def matrix_chart(matrix: measures.Matrix) -> Chart:
         if not math.isnan(matrix[i][j])
     ]
     few = n <= WITH_NUMBERS
-    axis = {"labelAngle": 0} if few else {"labelAngle": 0, "values": list(range(10, n + 1, 10))}
+    axis = experience_axis(n)
     place = {
         "x": field_of("experience", "ordinal", title="accuracy on experience", axis=axis),
         "y": field_of("after", "ordinal", title="after experience", axis=axis),
@@ -72,6 +72,11 @@ def matrix_chart(matrix: measures.Matrix) -> Chart:
         text = field_of("accuracy", format=".2f")
         layers.append({"mark": {"type": "text", "fontSize": 12}, "encoding": {"text": text, "color": ink}})
     return chart(cells, place, layers, 60 + HIGH * min(learned, 10))
+
+
+def experience_axis(n: int) -> dict[str, Any]:
+    """Of many experiences every tenth is numbered."""
+    return {"labelAngle": 0} if n <= WITH_NUMBERS else {"labelAngle": 0, "values": list(range(10, n + 1, 10))}
 
 
 def progress_chart(matrix: measures.Matrix) -> Chart:
@@ -112,7 +117,7 @@ def losses_chart(matrix: measures.Matrix) -> Chart:
     bars = [{"experience": j + 1, "lost": a} for j, a in enumerate(lost(matrix)) if not math.isnan(a)]
     top = max([0.1, *(1.15 * bar["lost"] for bar in bars)])
     place = {
-        "x": field_of("experience", "ordinal", axis={"labelAngle": 0, "labelOverlap": True}),
+        "x": field_of("experience", "ordinal", axis=experience_axis(len(matrix))),
         "y": field_of("lost", title="accuracy lost", scale={"domain": [0, top]}),
         "tooltip": exactly("experience", "lost"),
     }

@@ -201,7 +201,7 @@ def name_of(label: int, class_names: Sequence[str] | None) -> str:
 
 def losses_figure(lost: Sequence[float], score: measures.Score = measures.ACCURACY) -> Figure:
     """How much worse the score on each experience is than it was at its best."""
-    figure = new_figure(6, 2.4)
+    figure = new_figure(5.2, 2.4)
     axes = figure.subplots()
     axes.bar(range(1, len(lost) + 1), lost, color=LOST_COLOR)
     if len(lost) <= WITH_NUMBERS:
@@ -228,7 +228,7 @@ def posterior_figure(posterior: Posterior) -> Figure:
     }
     narrow = sorted(found, key=lambda name: found[name][1])[:WITH_NAMES]
     names = [name for name in found if name in narrow]
-    figure = new_figure(6, 0.9 + 0.32 * len(names))
+    figure = new_figure(5.2, 0.9 + 0.32 * len(names))
     axes = figure.subplots()
     for row, name in enumerate(names):
         low, middle, high = found[name]
@@ -257,7 +257,7 @@ def quantiles(values: Tensor, at: Tensor) -> Tensor:
 def parts_figure(parts: Mapping[str, float], unit: str) -> Figure:
     """What a whole is made of, the largest part first."""
     ordered = sorted(parts.items(), key=lambda item: -item[1])
-    figure = new_figure(6, 0.7 + 0.3 * len(ordered))
+    figure = new_figure(5.2, 0.7 + 0.3 * len(ordered))
     axes = figure.subplots()
     axes.barh(range(len(ordered)), [value for _, value in ordered], color="#5b6770")
     axes.set_yticks(range(len(ordered)), [name for name, _ in ordered])

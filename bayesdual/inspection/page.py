@@ -37,7 +37,6 @@ figure { margin: 1rem 0; max-width: 44rem; } figure img { max-width: 100%; heigh
 figcaption { color: #555; font-size: .9rem; }
 .chart { width: 100%; }
 .drawn img { display: none; }
-@media (max-width: 600px) { figure { overflow-x: auto; } figure > img { max-width: none; width: 150%; } }
 @media print { .drawn img { display: block; } .drawn .chart { display: none; } }
 """
 DRAW = """
