@@ -61,7 +61,8 @@ def certainty_figure(over_stream: Sequence[Mapping[str, Any]]) -> Figure:
     for axes in panels[1:3]:
         axes.set_ylim(bottom=0)
     panels[3].set_ylim(0, 1.02)
-    panels[2].legend(fontsize=7, loc="best")
+    figure.legend(*panels[2].get_legend_handles_labels(), loc="upper center", ncols=4, frameon=False, fontsize=9)
+    figure.set_layout_engine("tight", rect=(0, 0, 1, 0.95))  # with room for it
     panels[3].legend(fontsize=7, loc="lower left")
     return figure
 
