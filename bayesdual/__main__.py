@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return stopped(argv, 130)
     except SystemExit as stop:
-        if type(stop).__name__ == "SIGTERMException":
+        if type(stop).__name__ == "SIGTERMException" or stop.code == 143:
             return stopped(argv, 143)
         return stopped(argv, 130) if stop.code == 1 else int(stop.code or 0)  # 1 is what Lightning makes of Ctrl-C
     except Exception as error:

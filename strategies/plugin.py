@@ -28,6 +28,7 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from bayesdual.agreement import refuse_differing
 from bayesdual.algorithm import BayesDual
 from bayesdual.ivon import IVON
 from bayesdual.likelihoods import Likelihood
@@ -89,7 +90,7 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         if DistributedHelper.world_size > 1 and not isinstance(strategy.model, DistributedDataParallel):
             raise ValueError(
                 f"there are {DistributedHelper.world_size} processes, and each would learn a model of its own: wrap "
-                "the model by torch.nn.parallel.DistributedDataParallel before the strategy, and seed all alike."
+                "the model by torch.nn.parallel.DistributedDataParallel before the strategy."
             )
         likelihood = self.algorithm.likelihood
         needs_own = not likelihood.is_softmax or self.algorithm.equal == "classes"
@@ -120,17 +121,30 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
                     "a step: give mc_samples=1."
                 )
             self._carry_posterior(strategy.model, optimizer)
+        self._agree()
         ranks = DistributedHelper.world_size  # each with a batch of its own, as Avalanche has it
         self.algorithm.begin_experience(self._data, strategy.device, DistributedHelper.rank, ranks, batches=ranks)
 
     def after_training_exp(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
-        """Scores the experience's examples and updates the memory."""
+        """Scores the experience's examples and updates the memory.
+
+        Raises:
+            ProcessesDiffer: Several processes have come to hold different networks.
+        """
         model, posterior = strategy.model, Posterior.of(strategy.model, strategy.optimizer)
         with evaluating(model):
             self.algorithm.end_experience(
                 model, self._predict(strategy), self._data, self._experience, posterior, strategy.device
             )
         self._data = None
+        self._agree()
+        held = {"the network": dict(model.named_parameters()), "what is remembered": self.algorithm.state_dict()}
+        refuse_differing(held, "seed them alike, and give them the same code and the same data.")
+
+    def _agree(self) -> None:
+        """Gives all processes the memory, the prior and the draws to come that the first one has."""
+        if DistributedHelper.world_size > 1:
+            self.algorithm.load_state_dict(DistributedHelper.broadcast_object(self.algorithm.state_dict()))
 
     def _carry_posterior(self, model: nn.Module, optimizer: IVON) -> None:
         """Gives parameters that have grown the state they had, and the prior where they are new."""

@@ -6,7 +6,18 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FLOORS = (
-    ("extras", "files", "lazy", "random_state", "rounding", "sources", "tensor_files", "tensors"),
+    (
+        "agreement",
+        "dotted",
+        "extras",
+        "files",
+        "lazy",
+        "random_state",
+        "rounding",
+        "sources",
+        "tensor_files",
+        "tensors",
+    ),
     ("ivon", "likelihoods", "lora", "measures", "models", "schedule", "stream"),
     ("posterior", "scenarios"),
     ("kprior", "memory", "merging", "prediction"),

@@ -37,12 +37,16 @@ from bayesdual.configuration import (
     CommandLineError,
     Parser,
     anchor_interpolations,
+    check_places,
+    check_run_dir,
     config_places,
+    guarded,
     inline_configs,
     join_benchmark,
     name_of_run,
     parsing_complaint,
     read_settings,
+    refuse_other_files,
     run_of_config,
     sole_use,
 )
@@ -120,6 +124,7 @@ class Cli(LightningCLI):
         self._held = ExitStack()  # the run directory, while it is written to
         self._unused_run: Path | None = None  # made for this command, to be taken away if nothing is learned
         words = ["--help" if word == ALL else word for word in argv]
+        self._held.enter_context(guarded())
         try:
             super().__init__(
                 Learner,
@@ -171,6 +176,7 @@ class Cli(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        refuse_other_files(read_settings(self._argv))
         try:
             super().parse_arguments(parser, args)
         except (CommandLineError, OmegaConfBaseException) as error:
@@ -194,8 +200,11 @@ class Cli(LightningCLI):
             torch.set_num_threads(config.threads)
         if config.ckpt_path == "auto":
             config.ckpt_path = self._last_if_there_is_one(config)
+        settings = read_settings(self._argv)
+        check_run_dir(settings)
         rank = rank_zero_only.rank  # type: ignore[attr-defined]
         self.run_dir = self._run_dir_of_rank_zero(config) if rank else self._choose_run_dir(config)
+        check_places(config, settings, self.run_dir)
         os.environ[RANK_ZERO] = str(self.run_dir.absolute())
         if config.ckpt_path is not None:
             last = config.ckpt_path == "last"

@@ -84,6 +84,7 @@ def base_settings(run: Path, settings: list[str]) -> dict[str, Any]:
     if any(key in BENCHMARK for key in keys):
         del base["data"]["benchmark"]
     base["trainer"]["max_epochs"] = -1
+    base.pop("run_dir", None)  # which is where it was called from, then
     return base
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from bayesdual import __version__, sources
+from bayesdual.cli.stopping import preemption_as_sigterm, sigterm_ends
 from bayesdual.configuration import (
     COMMANDS,
     CommandLineError,
@@ -12,6 +13,8 @@ from bayesdual.configuration import (
     find_configs,
     not_among,
     read_config,
+    read_trust,
+    trusting,
     undone,
     with_current_names,
 )
@@ -29,6 +32,13 @@ def run(argv: list[str]) -> None:
         CommandLineError: It says something that cannot be.
         Exception: Whatever went wrong in a command.
     """
+    argv, trust = read_trust(argv)
+    with trusting(trust):
+        run_command(argv)
+
+
+def run_command(argv: list[str]) -> None:
+    """Runs a command, as far as the command line trusts what it reads."""
     command = argv[0] if argv else None
     if command in ("-h", "--help"):
         print(help_text())
@@ -47,7 +57,8 @@ def run(argv: list[str]) -> None:
     elif command == "learn":
         from bayesdual.cli import learn
 
-        learn.main(argv[1:])
+        with sigterm_ends(), preemption_as_sigterm():
+            learn.main(argv[1:])
     elif command == "export":
         from bayesdual.cli import export
 
@@ -71,17 +82,16 @@ def run_configured(argv: list[str]) -> None:
     argv = find_configs(with_current_names(argv))
     for _, path in config_places(argv):
         read_config(path)  # refuses what cannot be read before anything is loaded
-    if argv[0] == "compare":
-        from bayesdual import comparison
+    with sigterm_ends(), preemption_as_sigterm():
+        if argv[0] == "compare":
+            from bayesdual import comparison
 
-        comparison.main(argv[1:])
-        return
-    if (sentence := undone(argv)) is not None:
-        print(f"bayesdual: {sentence}", file=sys.stderr)
-    from bayesdual.cli.fit import Cli
-    from bayesdual.cli.stopping import preemption_as_sigterm
+            comparison.main(argv[1:])
+            return
+        if (sentence := undone(argv)) is not None:
+            print(f"bayesdual: {sentence}", file=sys.stderr)
+        from bayesdual.cli.fit import Cli
 
-    with preemption_as_sigterm():
         Cli(argv)
 
 
@@ -99,6 +109,8 @@ def help_text() -> str:
         "  --help    Show this text; after a command, show what that command takes.",
         "  --version Show the version, and a digest of the code.",
         "  --debug   Show where an error comes from.",
+        "  --allow-env            Let configurations read environment variables: ${oc.env:NAME}.",
+        "  --only-from A,B.C,...  Let configurations name classes and functions of these modules alone.",
         "",
         f"For example: {PROGRAM} fit --config configs/split_digits.yaml",
     ]

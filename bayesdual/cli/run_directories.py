@@ -19,8 +19,10 @@ CHECKPOINTS = "checkpoints"
 FREE = (
     "threads",
     "data.workers",
+    "data.evaluate_every",
     "checkpoint.every_n_steps",
     "checkpoint.every_n_minutes",
+    "checkpoint.keep",
 )  # settings that a run may go on with others of
 
 

@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from signal import SIG_IGN, SIGINT, getsignal, signal
+from signal import SIG_IGN, SIGINT, SIGTERM, getsignal, signal
 from typing import Any, Protocol, TypeVar
 
 from bayesdual.configuration import failure
@@ -83,7 +83,7 @@ class LocalProcesses:
         try:
             while True:
                 while len(running) < self.slots and (job := next(supply, None)) is not None:
-                    with _ctrl_c_waits():  # submit starts a process
+                    with _signals_wait():  # submit starts a process
                         running[pool.submit(_attempt_here, function, job)] = job
                 if not running:
                     return
@@ -117,20 +117,23 @@ def _follow_parent() -> None:
 
 
 @contextmanager
-def _ctrl_c_waits() -> Iterator[None]:
-    """Holds Ctrl-C back: a process that is given up while it is being started dies complaining."""
-    before = getsignal(SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
+def _signals_wait() -> Iterator[None]:
+    """Holds Ctrl-C and SIGTERM back: a process that is given up while it is being started dies complaining."""
+    before = {number: getsignal(number) for number in (SIGINT, SIGTERM)}
+    handlers = {number: handler for number, handler in before.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     came: list[int] = []
-    signal(SIGINT, lambda number, frame: came.append(number))
+    for number in handlers:
+        signal(number, lambda signum, frame: came.append(signum))
     try:
         yield
     finally:
-        signal(SIGINT, before)
+        for number, handler in handlers.items():
+            signal(number, handler)
     if came:
-        before(SIGINT, None)
+        os.kill(os.getpid(), came[0])
 
 
 def _end(pool: ProcessPoolExecutor) -> None:

@@ -20,12 +20,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 from bayesdual.comparison.statistics import BASELINE, OURS, OWN
-from bayesdual.configuration import CommandLineError, find_configs, read_config
+from bayesdual.configuration import CommandLineError, check_inside, find_configs, read_config
+from bayesdual.dotted import NotAllowed, module_named, refuse_others
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,9 @@ def read_comparison(path: str, folder: str | None = None) -> Comparison:
     validation = tuning.get("validation", 0.1)
     if not isinstance(validation, int | float) or not 0 < validation < 1:
         _refuse(path, "tuning.validation", f"is {validation!r}: give a share of the training data, such as 0.1")
-    folder = folder or content.get("folder")
+    if folder is None and isinstance(content.get("folder"), str):
+        folder = content["folder"]
+        check_inside(folder, f"{path}: folder", f"--folder {folder}")
     if not isinstance(folder, str):
         _refuse(path, "folder", "is missing: say where to write, there or by --folder")
     benchmarks = tuple(_benchmark(path, name, spec) for name, spec in _entries(content, "benchmarks", path))
@@ -177,12 +179,16 @@ def _baselines(module: Any, methods: Sequence[Method], path: str) -> Any:
             "needs a module of baselines: add baselines: bayesdual.strategies.baselines",
         )
     try:
-        baselines = import_module(module)
+        baselines = module_named(module)
     except ImportError as error:
         _refuse(path, "baselines", f"is {module}, which cannot be imported ({error})")
     for method in named:
         try:
+            if "." in str(method.baseline):
+                refuse_others(str(method.baseline))
             baselines.baseline_named(method.baseline)
+        except NotAllowed as error:
+            _refuse(path, f"methods.{method.name}.baseline", f"is not allowed: {error}")
         except ValueError as error:
             raise CommandLineError(f"{path}: methods.{method.name}: {error}") from None
     return baselines

@@ -12,12 +12,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from bayesdual import __version__, sources
 from bayesdual.configuration import CommandLineError
+from bayesdual.dotted import named
 from bayesdual.files import append_line
 
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
@@ -55,8 +55,7 @@ class Cell:
     @property
     def learn(self) -> Callable[..., dict[str, Any]]:
         """The function that makes it."""
-        module, _, name = self.spec["learn"].rpartition(".")
-        return getattr(import_module(module), name)
+        return named(self.spec["learn"])
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,16 @@ from bayesdual.configuration.arguments import (
 from bayesdual.configuration.locks import in_use, sole_use
 from bayesdual.configuration.messages import failure, not_among, parsing_complaint
 from bayesdual.configuration.moved import MOVED, current_name, current_names
+from bayesdual.configuration.trust import (
+    Trust,
+    check_inside,
+    check_places,
+    check_run_dir,
+    guarded,
+    read_trust,
+    refuse_other_files,
+    trusting,
+)
 from bayesdual.lazy import attach
 
 __all__ = [
@@ -42,13 +52,18 @@ __all__ = [
     "CommandLineError",
     "Parser",
     "Setting",
+    "Trust",
     "anchor_interpolations",
+    "check_inside",
+    "check_places",
+    "check_run_dir",
     "config_places",
     "current_name",
     "current_names",
     "failure",
     "find_configs",
     "flatten",
+    "guarded",
     "in_use",
     "inline_configs",
     "join_benchmark",
@@ -57,10 +72,13 @@ __all__ = [
     "parsing_complaint",
     "read_config",
     "read_settings",
+    "read_trust",
+    "refuse_other_files",
     "resolve",
     "run_of_config",
     "run_parser",
     "sole_use",
+    "trusting",
     "undone",
     "with_current_names",
 ]

@@ -6,9 +6,10 @@ import inspect
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
-from importlib import import_module
 
 from bayesdual.configuration.arguments import COMMANDS, Setting, one_line
+from bayesdual.configuration.trust import not_allowed
+from bayesdual.dotted import module_named, named
 from bayesdual.extras import MissingExtra
 
 TYPES = {
@@ -22,6 +23,7 @@ TYPES = {
     "tuple": "a list",
     "dict": "a mapping",
 }
+DENIED = re.compile(r"Importing '([^']+)' is not allowed")  # the parser's words
 FEW = 12  # so many names are listed when none is close
 
 
@@ -34,6 +36,8 @@ def parsing_complaint(message: str, settings: Sequence[Setting], accepted: Seque
         accepted: All keys that it knows.
     """
     text = one_line(message)
+    if found := re.search(r"(the environment variable .*?: --allow-env lets it).*full_key: ([\w.\[\]]+)", text):
+        return f"{place(without_command(found[2]), settings)}: {found[1]}."
     if found := re.search(r"Interpolation key '([^']*)' not found.*full_key: ([\w.\[\]]+)", text):
         target, key = (without_command(k) for k in found.groups())
         return f"{place(key, settings)} refers to ${{{target}}}, which is nowhere: give {target} a value."
@@ -97,6 +101,8 @@ def wrong_value(key: str, detail: str, settings: Sequence[Setting]) -> str:
     if setting is not None and setting.value is None and setting.file is None:
         return f"--{whole} needs a value."
     where = place(whole, settings, setting)
+    if found := DENIED.search(detail):
+        return f"{where} is {not_allowed(found[1])}"
     detail = re.sub(r"^.*expects a function or a callable class: *", "", one_line(detail))
     detail = re.sub(r"-? ?Expected a path but .*? not accessible or invalid *", "", detail)
     detail = re.sub(r"\.* Got value: Namespace\(.*$", "", detail).strip(" -")
@@ -129,9 +135,8 @@ def types_in(text: str) -> list[str]:
 
 def not_there(where: str, dotted: str, reason: str) -> str:
     """A dotted name that leads nowhere, with the closest one of its module, or with what its module needs."""
-    module, _, name = dotted.rpartition(".")
     try:
-        getattr(import_module(module), name)
+        named(dotted)
     except MissingExtra as error:
         return f"{where} is {dotted}: {error}"
     except Exception:  # whatever importing a stranger's module raises
@@ -211,9 +216,8 @@ def class_of(above: str, settings: Sequence[Setting]) -> str | None:
 
 def parameters(dotted: str) -> list[str]:
     """The names of the parameters of a callable; none if it cannot be found."""
-    module, _, name = dotted.rpartition(".")
     try:
-        return list(inspect.signature(getattr(import_module(module), name)).parameters)
+        return list(inspect.signature(named(dotted)).parameters)
     except Exception:  # whatever importing a stranger's module raises
         return []
 
@@ -222,7 +226,7 @@ def closest_name(dotted: str) -> str | None:
     """The name that was probably meant, in the same module; None if there is none or the module cannot be imported."""
     module, _, name = dotted.rpartition(".")
     try:
-        names = [n for n in dir(import_module(module)) if n != name]
+        names = [n for n in dir(module_named(module)) if n != name]
     except Exception:  # as above
         return None
     close = get_close_matches(name, names, 1)

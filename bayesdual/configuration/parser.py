@@ -21,6 +21,7 @@ from bayesdual.configuration.arguments import (
     to_flag,
 )
 from bayesdual.configuration.messages import parsing_complaint
+from bayesdual.configuration.trust import check_places, guarded, refuse_other_files
 from bayesdual.learner import Learner, StreamDataModule
 
 TRAINER_DEFAULTS = {"max_epochs": -1, "enable_model_summary": False, "log_every_n_steps": 10}
@@ -32,6 +33,10 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
+        """Has no value be the name of another file with settings, which nobody would see checked."""
+        return super().add_class_arguments(*args, **{**kwargs, "sub_configs": False})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise CommandLineError(message) from ex
@@ -91,11 +96,14 @@ def resolve(*layers: str | Setting) -> dict[str, Any]:
         else:
             argv += ["--config", layer]
             given += [Setting(key, value, layer) for key, value in flatten(read_config(layer))]
+    refuse_other_files(given)
     parser = run_parser()
     try:
-        config = parser.parse_args(inline_configs(join_benchmark(argv)))
+        with guarded():
+            config = parser.parse_args(inline_configs(join_benchmark(argv)))
     except (CommandLineError, OmegaConfBaseException) as error:
         raise CommandLineError(parsing_complaint(str(error), given, [a.dest for a in parser._actions])) from error
     content = yaml.safe_load(parser.dump(config, skip_unset=False))
+    check_places(content, given, None)
     content.pop("config", None)
     return content

@@ -17,7 +17,7 @@ from bayesdual.learner.position import batches_done
 
 
 class StreamCheckpoint(Checkpoint):
-    """Writes ``last.ckpt`` after every epoch, and ``experience_K.ckpt`` after the last epoch of each experience.
+    """Writes ``last.ckpt`` after every epoch, and ``experience_K.ckpt`` after the last epoch of experience K.
 
     Within an epoch ``last.ckpt`` is written where steps or minutes say so, and after the batch in which the run was
     told to end (SIGTERM), but not while gradients are accumulated, nor after the last batch, which the end of the
@@ -27,20 +27,27 @@ class StreamCheckpoint(Checkpoint):
         directory: Where to.
         every_n_steps: Within epochs, also after every so many steps of the optimizer; None: not by steps.
         every_n_minutes: Within epochs, also once this time has gone by since the last one; None: not by time.
+        keep: How many of the newest ``experience_K.ckpt`` stay, at least 1; None: all.
 
     Raises:
-        ValueError: Steps or minutes are not positive.
+        ValueError: A number is not positive.
     """
 
     def __init__(
-        self, directory: str | Path, every_n_steps: int | None = None, every_n_minutes: float | None = None
+        self,
+        directory: str | Path,
+        every_n_steps: int | None = None,
+        every_n_minutes: float | None = None,
+        keep: int | None = None,
     ) -> None:
-        for name, value in (("every_n_steps", every_n_steps), ("every_n_minutes", every_n_minutes)):
+        given = {"every_n_steps": every_n_steps, "every_n_minutes": every_n_minutes, "keep": keep}
+        for name, value in given.items():
             if value is not None and value <= 0:
                 raise ValueError(f"checkpoint.{name} is {value}: give more than 0, or leave it out.")
         self.directory = Path(directory)
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
+        self.keep = keep
         self._written_at = time.monotonic()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -62,6 +69,15 @@ class StreamCheckpoint(Checkpoint):
         if stream.epoch == 0 and trainer.is_global_zero:  # the stream has gone on to the next experience
             copy = self.directory / f"experience_{stream.experience}.ckpt"
             write_whole(copy, lambda path: shutil.copyfile(last, path))
+            self._remove_older(stream.experience)
+
+    def _remove_older(self, newest: int) -> None:
+        if self.keep is None:
+            return
+        for path in self.directory.glob("experience_*.ckpt"):
+            number = path.stem.removeprefix("experience_")
+            if number.isdecimal() and int(number) <= newest - self.keep:
+                path.unlink(missing_ok=True)
 
     def _is_due(self, step: int) -> bool:
         by_steps = self.every_n_steps is not None and step % self.every_n_steps == 0

@@ -42,6 +42,8 @@ class StreamDataModule(LightningDataModule):
         batch_size_of: Of ``all`` processes together, each taking its part, so that a step is the same whatever their
             number; or of ``each``, so that N processes learn from N times as many, replayed ones included.
         evaluate_on: Stream that ``fit`` evaluates on after each experience: ``test``, or ``valid`` for tuning.
+        evaluate_every: After how many experiences ``fit`` evaluates all of them again: after every one, every second
+            one, and so on, and after the last. In between it evaluates the one just learned and the next alone.
         workers: Processes that read data which is not held as tensors.
         ood: Another benchmark, or what returns one, whose test data are of another kind: evaluations say how well they
             are told from those learned. It is gone through in every evaluation.
@@ -58,11 +60,12 @@ class StreamDataModule(LightningDataModule):
         batch_size: int = 64,
         batch_size_of: Literal["all", "each"] = "all",
         evaluate_on: str = "test",
+        evaluate_every: int = 1,
         workers: int = 0,
         ood: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        for name, value in (("epochs", epochs), ("batch_size", batch_size), ("evaluate_every", evaluate_every)):
             if value < 1:
                 raise ValueError(f"data.{name} is {value}: give at least 1.")
         if batch_size_of not in ("all", "each"):
@@ -72,6 +75,7 @@ class StreamDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.batch_size_of = batch_size_of
         self.evaluate_on = evaluate_on
+        self.evaluate_every = evaluate_every
         self.workers = workers
         self.experience = 0  # the one being learned, counted from the first that ever was
         self.epoch = 0  # of that experience, the one under way
@@ -261,8 +265,13 @@ class StreamDataModule(LightningDataModule):
         return self._loader(self.train_data(), self.examples_of_a_batch // self._rank_of()[1], seed, self.batch)
 
     def val_dataloader(self) -> list[TensorLoader | DatasetLoader]:
-        validating = self.trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING
-        return self._evaluation_loaders("valid" if validating else self.evaluate_on, self.ood_data)
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING:
+            return self._evaluation_loaders("valid", self.ood_data)
+        done = self.experience + 1
+        in_between = done % self.evaluate_every and done < self.n_experiences
+        if in_between and not (self.trainer is not None and self.trainer.sanity_checking):
+            return self._evaluation_loaders(self.evaluate_on, only=(self.experience, done))
+        return self._evaluation_loaders(self.evaluate_on, self.ood_data)
 
     def test_dataloader(self) -> list[TensorLoader | DatasetLoader]:
         return self._evaluation_loaders("test", self.ood_data)
@@ -317,9 +326,11 @@ class StreamDataModule(LightningDataModule):
         self.epoch = state_dict["epoch"]
 
     def _evaluation_loaders(
-        self, stream: str, beside: Sequence[TensorData | DatasetData] = ()
+        self, stream: str, beside: Sequence[TensorData | DatasetData] = (), only: Sequence[int] | None = None
     ) -> list[TensorLoader | DatasetLoader]:
         known = self._evaluations(stream)
+        if only is not None:
+            known = {experience: known[experience] for experience in only if experience in known}
         self.evaluated = [*known, *range(self.n_experiences, self.n_experiences + len(beside))]
         return [
             self._loader(data, EVALUATION_BATCH if isinstance(data, TensorData) else self.batch_size)

@@ -26,6 +26,7 @@ from bayesdual.learner.fitting import Known, check_outputs, fitted
 from bayesdual.learner.growth import carry_over, count_logits, refuse_other_network
 from bayesdual.learner.history import History
 from bayesdual.learner.position import batches_done, random_states, rest_as_an_epoch, set_random_state_of, share_done
+from bayesdual.learner.processes import check_learned, check_start
 from bayesdual.learner.start import arrange, check_saved, check_shared, take_place
 from bayesdual.learner.supported import refuse_unsupported
 from bayesdual.models import evaluating, of_network, widen_as_saved
@@ -215,6 +216,8 @@ class Learner(LightningModule):
                 "model.prediction is weight_samples, which needs the posterior that IVON learns: give model.optimizer "
                 "bayesdual.ivon.IVONByRule, or model.prediction mean."
             )
+        if self.trainer.world_size > 1:
+            check_start(self.stream)
         self._learned = self.stream
         self.likelihood.look_at(self.stream.train_data().y)
         arrange(self.trainer, self.stream, self._epochs_counted)
@@ -290,6 +293,8 @@ class Learner(LightningModule):
             with self.history.timing("memory"):
                 self._end_experience()
                 self._agree()
+                if self.trainer.world_size > 1:
+                    check_learned(self.network, self.algorithm, self.posterior())
             memory = self.algorithm.memory
             self._log({"memory/exemplars": len(memory), "memory/examples_seen": memory.examples_seen})
         self.stream.advance()

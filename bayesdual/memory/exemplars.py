@@ -49,9 +49,13 @@ class Exemplars:
             return Exemplars(**{name: tensor.index_select(0, rows) for name, tensor in self.tensors().items()})
         return Exemplars(**{name: tensor[rows] for name, tensor in self.tensors().items()})
 
-    def of(self, label: int, experience: int) -> Exemplars:
-        """Returns those of one class from one experience; numbers are all of class 0."""
-        return self[(classes_or_one(self.y) == label) & (self.experience == experience)]
+    def groups(self) -> dict[tuple[int, int], Exemplars]:
+        """Those of each class from each experience, by both, in their order; numbers are all of class 0."""
+        pairs = torch.stack([classes_or_one(self.y), self.experience], 1).cpu()
+        kinds, of_kind, sizes = pairs.unique(dim=0, return_inverse=True, return_counts=True)
+        parted = self[of_kind.argsort(stable=True).to(self.y.device)].tensors()
+        parts = zip(*(tensor.split(sizes.tolist()) for tensor in parted.values()), strict=True)
+        return {(c, e): Exemplars(*part) for (c, e), part in zip(kinds.tolist(), parts, strict=True)}
 
     def to(self, device: torch.device | str) -> Exemplars:
         return Exemplars(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})

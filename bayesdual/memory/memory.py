@@ -107,9 +107,10 @@ class Memory:
         """Merges the exemplars that a plan has no place for into those that stay, where they can be merged."""
         if self._exemplars is None or not condense.applies_to(self._exemplars.x):
             return
-        groups = []
+        known, groups = self._exemplars.groups(), []
         for c, e in plan.shares:
-            group = self._exemplars.of(c, e)
+            if (group := known.get((c, e))) is None:
+                continue
             stay = plan.staying(c, e)
             if 0 < stay < len(group):
                 group = condense(group[:stay], group[stay:].x, group[stay:].weights)
@@ -126,8 +127,9 @@ class Memory:
             generator: Source of randomness, on the CPU; PyTorch's own if None.
         """
         kept = {}
+        known, chosen = ({} if part is None else part.groups() for part in (self._exemplars, new))
         for (c, e), n in plan.shares.items():
-            old, added = (None if part is None else part.of(c, e) for part in (self._exemplars, new))
+            old, added = known.get((c, e)), chosen.get((c, e))
             group = _mix(old, added, n, generator) if old and added else (old or added)
             if n and group:
                 kept[c, e] = group[:n]

@@ -40,9 +40,12 @@ def quotas(available: Mapping[tuple[int, int], int], budget: int) -> dict[tuple[
         available: Number of candidates by (class, experience).
         budget: Size of the memory.
     """
-    classes = sorted({c for c, _ in available})
-    groups = {c: sorted((e for k, e in available if k == c), key=lambda e: draw_order(c, e)) for c in classes}
-    sums = by_class(available)
+    groups: dict[int, list[int]] = {}
+    for c, e in sorted(available):
+        groups.setdefault(c, []).append(e)
+    classes, sums = list(groups), by_class(available)
+    for c in classes:
+        groups[c].sort(key=lambda e: draw_order(c, e))
     of_class = fair_shares([sums[c] for c in classes], budget)
     result = {}
     for c, share in zip(classes, of_class, strict=True):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from bayesdual.dotted import named
 from bayesdual.files import is_damaged, refusing_other_content
 from bayesdual.models import of_network, widen_as_saved
 from bayesdual.posterior import Posterior
@@ -128,14 +128,14 @@ def made(spec: Any, checkpoint: Path) -> nn.Module:
         network = _made(spec)
     except Exception as error:  # whatever a class of the user's raises
         raise ValueError(f"{spec['class_path']} cannot be made again ({error}): give load the network.") from None
-    if not isinstance(network, nn.Module):
-        raise ValueError(f"{spec['class_path']} is no torch.nn.Module: give load the network.")
     return network
 
 
 def _made(value: Any) -> Any:
-    """A value of a configuration: classes by class path and arguments, at any depth."""
+    """A value of a configuration: networks by class path and arguments, at any depth; nothing else is called."""
     if isinstance(value, dict) and "class_path" in value:
-        module, _, name = value["class_path"].rpartition(".")
-        return getattr(import_module(module), name)(**{k: _made(v) for k, v in value.get("init_args", {}).items()})
+        kind = named(value["class_path"])
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+            raise ValueError(f"{value['class_path']} is no torch.nn.Module")
+        return kind(**{k: _made(v) for k, v in value.get("init_args", {}).items()})
     return [_made(part) for part in value] if isinstance(value, list) else value

@@ -330,6 +330,7 @@ def test_interpolations_mean_the_final_value(here):
     )
     os.environ["LR_END_OF_TEST"] = "0.25"
     argv = ["fit", "--config", "tiny.yaml", "--config", "overlay.yaml", "--print_config", "--seed_everything", 5]
+    argv += ["--allow-env"]
     config = config_of(call(*argv, "--model.algorithm.init_args.memory_size", "${data.batch_size}")[1])
     assert config["data"]["epochs"] == 64
     assert config["data"]["benchmark"]["init_args"]["seed"] == 5
@@ -344,6 +345,7 @@ def test_an_interpolation_that_names_a_function_is_resolved(here, monkeypatch, k
     monkeypatch.setenv("NAME_OF_TEST", name)
     for given in ("${oc.env:NAME_OF_TEST}", "bayesdual.memory.${data.evaluate_on}"):
         argv = ["fit", "--config", "tiny.yaml", "--print_config", "--data.evaluate_on", name.rpartition(".")[2]]
+        argv += ["--allow-env"]
         _, out, _ = call(*argv, f"--model.algorithm.init_args.{key}", given)
         assert config_of(out)["model"]["algorithm"]["init_args"][key] == name
     Path("overlay.yaml").write_text(f"model: {{algorithm: {{init_args: {{{key}: '${{data.evaluate_on}}'}}}}}}")
@@ -450,7 +452,7 @@ BAD_FLAGS = {
     "--data.benchmark bayesdual.scenarios.SplitDigit": "not there; did you mean bayesdual.scenarios.SplitDigits?",
     "--data.benchmark Digits": "--data.benchmark is 'Digits': give a dotted name",
     "--model.network bayesdual.models.MPL": "--model.network is bayesdual.models.MPL, which is not there; did you mean",
-    "--model.network os.path.join": "--model.network is os.path.join, which is no Module",
+    "--model.network textwrap.dedent": "--model.network is textwrap.dedent, which is no Module",
     "--data.epochs three": "--data.epochs is 'three': it has to be a whole number.",
     "--data.epochs 1.5": "--data.epochs is '1.5': it has to be a whole number.",
     "--data.epochs": "--data.epochs needs a value.",
@@ -698,6 +700,26 @@ def test_a_signal_keeps_the_last_checkpoint_and_the_run_goes_on(here, monkeypatc
     with pytest.MonkeyPatch.context() as patch:  # once it is done, there is nothing to learn
         patch.setattr("bayesdual.algorithm.BayesDual.loss", None)
         assert call("fit", "--config", "tiny.yaml", *again)[0] == 0
+
+
+@pytest.mark.parametrize("command", ["fit", "compare"])
+def test_a_command_that_is_told_to_end_before_it_has_begun_leaves_nothing(here, monkeypatch, command):
+    Path("ends_of_test.py").write_text(
+        "import os, signal\nfrom bayesdual.scenarios import SplitDigits\n\n"
+        "def benchmark():\n    os.kill(os.getpid(), signal.SIGTERM)\n    return SplitDigits()\n"
+    )
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.setattr("bayesdual.comparison.command.dry_run", lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+    Path("c.yaml").write_text("{folder: out, benchmarks: {one: tiny.yaml}, methods: {ours: {}}}")
+    before = signal.getsignal(signal.SIGTERM)
+    argv = {
+        "fit": ["--config", "tiny.yaml", "--data.benchmark", "ends_of_test.benchmark"],
+        "compare": ["--config", "c.yaml", "--dry_run"],
+    }
+    status, out, err = call(command, *argv[command])
+    assert status == 143 and err.startswith("bayesdual: stopped; ") and err.count("\n") == 1
+    assert not Path("runs").exists() and not Path("out").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_auto_names_its_run_directory(here):

@@ -40,3 +40,16 @@ def test_what_a_killed_run_left_half_written_is_taken_away(tmp_path, callback):
         (tmp_path / whole).write_text("whole")
     callback(tmp_path).on_fit_start(trainer(""), None)
     assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", ".lock", ".mine"}
+
+
+def test_older_experiences_are_taken_away_where_that_is_asked_for(tmp_path):
+    for name in ("experience_notes.ckpt", "experience_9.ckpt"):  # not ours, and of a run that went further
+        (tmp_path / name).touch()
+    for experience in (1, 2, 3, 4):
+        made = trainer("whole")
+        made.datamodule.experience = experience
+        StreamCheckpoint(tmp_path, keep=2).on_train_epoch_end(made, None)
+    kept = {path.stem.removeprefix("experience_") for path in tmp_path.iterdir()}
+    assert kept == {"last", "3", "4", "9", "notes"}
+    with pytest.raises(ValueError, match="checkpoint.keep is 0: give more than 0"):
+        StreamCheckpoint(tmp_path, keep=0)

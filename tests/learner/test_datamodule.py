@@ -1,8 +1,14 @@
-"""The stream as Lightning sees it: the order of its examples."""
+"""The stream as Lightning sees it: the order of its examples, and what is evaluated when."""
 
+import math
+
+import pytest
 import torch
+from lightning import Trainer
 
-from bayesdual.learner import StreamDataModule
+from bayesdual.algorithm import BayesDual
+from bayesdual.learner import Learner, StreamDataModule
+from bayesdual.models import MLP
 from tests.streams import blobs
 
 
@@ -21,3 +27,17 @@ def test_every_epoch_has_an_order_of_its_own_which_a_checkpoint_keeps():
         data.advance()
     assert len({tuple(order.tolist()) for order in orders}) == len(orders) == 6
     assert all(torch.equal(order.sort().values, orders[0].sort().values) for order in orders)
+
+
+def test_old_experiences_are_evaluated_as_often_as_asked_for():
+    learner = Learner(MLP(16, (8,), 8), BayesDual(memory_size=8))
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    data = StreamDataModule(blobs(4, n=10), batch_size=10, evaluate_every=3)
+    Trainer(**quiet, accelerator="cpu", max_epochs=-1).fit(learner, datamodule=data)
+    evaluated = [[j for j, value in enumerate(row) if not math.isnan(value)] for row in learner.history.accuracy]
+    # After the first one all are, as what looked at the untrained network is still there.
+    assert evaluated == [[0, 1, 2, 3], [1, 2], [0, 1, 2, 3], [0, 1, 2, 3]]
+    results = learner.history.results()
+    assert all(math.isfinite(results[key]) for key in ("average_accuracy", "forgetting", "forward_transfer"))
+    with pytest.raises(ValueError, match="data.evaluate_every is 0: give at least 1"):
+        StreamDataModule(blobs(), evaluate_every=0)

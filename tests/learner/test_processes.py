@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from torch import nn
 from torch.multiprocessing.spawn import ProcessRaisedException
 
@@ -76,3 +76,32 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="data.batch_size_of is 'both': give all, or each"):
         StreamDataModule(blobs(), batch_size_of="both")
+
+
+class Astray(Callback):
+    """Changes a weight in the second process, or, at the start, the data."""
+
+    def on_train_batch_end(self, trainer, module, *_):
+        with torch.no_grad():
+            next(module.network.parameters()).view(-1)[0] += trainer.global_rank
+
+
+def other_blobs_in_each():
+    return blobs(n=19 + torch.distributed.is_initialized() * torch.distributed.get_rank())
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "stream", "sentence"),
+    [
+        ([Astray()], blobs, "the network of process 1 is not that of process 0: the last checkpoint is from before"),
+        ([], other_blobs_in_each, "what data.benchmark gives of process 1 is not that of process 0: have the same"),
+    ],
+    ids=["network", "data"],
+)
+def test_processes_that_come_to_hold_something_else_stop(tmp_path, callbacks, stream, sentence):
+    data = StreamDataModule(stream, batch_size=12)
+    writer = StreamCheckpoint(tmp_path)
+    trainer = Trainer(**QUIET, max_epochs=1, callbacks=[*callbacks, writer], devices=2, strategy="ddp_fork")
+    with pytest.raises(ProcessRaisedException, match=sentence):
+        trainer.fit(learner(), data)
+    assert not list(tmp_path.iterdir())

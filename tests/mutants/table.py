@@ -1090,11 +1090,15 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "bayesdual/inspection/board.py",
         "tests/inspection/test_board.py",
-        ("board: figures take any time", "if last or self._spent <= ", "if True or self._spent <= "),
+        (
+            "board: figures take any time",
+            "and not last and self._spent > ",
+            "and not last and False and self._spent > ",
+        ),
         (
             "board: experiences counted from 0",
-            "number = time.perf_counter(), len(learner.history.accuracy)",
-            "number = time.perf_counter(), len(learner.history.accuracy) - 1",
+            "step, number, started = trainer.global_step, len(learner.history.accuracy), ",
+            "step, number, started = trainer.global_step, len(learner.history.accuracy) - 1, ",
         ),
         (
             "board: the last experience is not drawn",
@@ -1318,5 +1322,79 @@ MUTANTS: tuple[Mutant, ...] = (
             "    write(runs, output, SECONDS)\n    for run",
         ),
         ("watch: written again and again", "!= shown:", "!= shown or True:"),
+    ),
+    *mutants(
+        "bayesdual/configuration/trust.py",
+        "tests/configuration/test_trust.py",
+        ("trust: the environment is open", "if not _MAY_READ_ENV.get():", "if False:"),
+        ("trust: what loads code may be named", "[*LOADS_CODE, *everything]", "everything or None"),
+        ("trust: modules that are not allowed are imported", '["*"] if allowed else []', "[]"),
+        ("trust: paths out of a folder by dots", 'or ".." in re.split', "or False and re.split"),
+        ("trust: a flag's class lets all places pass", "and not isinstance(s.value, str)", ""),
+    ),
+    *mutants(
+        "bayesdual/dotted.py",
+        "tests/configuration/test_trust.py",
+        ("trust: where a name is defined does not matter", "refuse_others(home)", "pass"),
+        ("trust: names that begin alike are allowed", 'f"{name}.".startswith(f"{module}.")', "name.startswith(module)"),
+    ),
+    *mutants(
+        "bayesdual/serving/from_run.py",
+        "tests/configuration/test_trust.py",
+        (
+            "trust: a served run calls anything",
+            "if not (isinstance(kind, type) and issubclass(kind, nn.Module)):",
+            "if False:",
+        ),
+    ),
+    *mutants(
+        "bayesdual/agreement.py",
+        "tests/test_agreement.py",
+        ("agreement: types do not count", "{value.dtype} ", ""),
+        (
+            "agreement: the last process alone is looked at",
+            "for rank, theirs in enumerate(everyones)",
+            "for rank, theirs in []",
+        ),
+    ),
+    *mutants(
+        "bayesdual/learner/learner.py",
+        "tests/learner/test_processes.py",
+        ("agreement: the start is not compared", "            check_start(self.stream)\n", "            pass\n"),
+        (
+            "agreement: what was learned is not compared",
+            "check_learned(self.network, self.algorithm, self.posterior())",
+            "pass",
+        ),
+    ),
+    *mutants(
+        "bayesdual/strategies/plugin.py",
+        "tests/strategies/test_processes.py",
+        (
+            "agreement: Avalanche's processes each keep a memory of their own",
+            "self.algorithm.load_state_dict(DistributedHelper.broadcast_object(self.algorithm.state_dict()))",
+            "pass",
+        ),
+    ),
+    *mutants(
+        "bayesdual/learner/datamodule.py",
+        "tests/learner/test_datamodule.py",
+        ("evaluation: the last experience is like others", "and done < self.n_experiences", ""),
+        ("evaluation: old ones after each", "done % self.evaluate_every", "False"),
+    ),
+    *mutants(
+        "bayesdual/learner/checkpoint.py",
+        "tests/learner/test_checkpoint.py",
+        ("checkpoints: one more is kept", "<= newest - self.keep", "< newest - self.keep"),
+    ),
+    *mutants(
+        "bayesdual/cli/stopping.py",
+        "tests/cli/test_fit.py::test_a_command_that_is_told_to_end_before_it_has_begun_leaves_nothing",
+        ("signals: SIGTERM ends nothing before a run has begun", "raise SystemExit(SIGTERM_STATUS)", "return"),
+    ),
+    *mutants(
+        "bayesdual/memory/exemplars.py",
+        "tests/memory/test_memory.py",
+        ("memory: groups in no order", "of_kind.argsort(stable=True)", "of_kind.argsort(descending=True)"),
     ),
 )
