@@ -160,7 +160,7 @@ class Cli(LightningCLI):
         parser.add_argument(
             "--run_dir",
             type=str | None,
-            help="Where the run writes to; by default a new folder of runs/, named after the first configuration.",
+            help="Where the run writes to; by default one of runs/, named after configurations, memory and seed.",
         )
         parser.add_argument(
             "--predictions",

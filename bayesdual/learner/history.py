@@ -10,7 +10,7 @@ from typing import Any
 
 from bayesdual import measures
 
-GROUPS = ("old", "new", "unseen")  # experiences, as they stand to the one learned last
+GROUPS = ("old", "new", "unseen", "ood")  # experiences, as they stand to the one learned last, and other data
 WHERE_KNOWN = ("accuracy_of_classes", "confusion", "reliability", "on_old")
 OVER_STREAM = ("nll", "ece", "entropy", "aleatoric", "epistemic")
 

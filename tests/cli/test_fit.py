@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from bayesdual import __version__, sources
 from bayesdual.__main__ import main
 from bayesdual.cli.fit import batch_of_processes
-from bayesdual.cli.run_directories import changed_settings
+from bayesdual.cli.run_directories import changed_settings, latest_run
 from bayesdual.configuration import CommandLineError, Setting, arguments, failure, messages, parsing_complaint, sole_use
 from bayesdual.learner import StreamDataModule
 from bayesdual.memory import Memory
@@ -770,12 +770,29 @@ def test_interpolations_are_anchored_at_the_command():
     ]
 
 
-def test_a_run_is_named_after_its_first_configuration(tmp_path):
+def test_a_run_is_named_after_its_first_configuration_and_what_tells_it_from_others(tmp_path):
     run = tmp_path / "split_digits-12"
     (run / "checkpoints").mkdir(parents=True)
-    assert arguments.name_of_run(["fit", "--config", "x/split_mnist.yaml", "--config", "naive.yaml"]) == "split_mnist"
+    assert (
+        arguments.name_of_run(["fit", "--config", "x/split_mnist.yaml", "--config", "naive.yaml"])
+        == "split_mnist-naive"
+    )
+    flags = ["--seed_everything", "3", "--model.algorithm.init_args.memory_size=50", "--data.epochs", "2"]
+    assert arguments.name_of_run(["fit", "--config", "split_mnist.yaml", *flags]) == "split_mnist-seed_3-memory_50"
     assert arguments.name_of_run(["fit", "--config", str(run / "config.yaml")]) == "split_digits"
     assert arguments.name_of_run(["fit"]) == "run"
+
+
+def test_the_latest_run_is_that_of_the_name_or_else_of_the_same_configuration(here):
+    with pytest.raises(CommandLineError, match="no run of this configuration"):
+        latest_run("digits")
+    for name in ("digits-seed_2-1", "digits-1", "digits-more-3", "digits_more-3"):
+        (here / "runs" / name / "checkpoints").mkdir(parents=True)
+        (here / "runs" / name / "checkpoints/last.ckpt").touch()
+    assert latest_run("digits-seed_2").name == "digits-seed_2-1" and latest_run("digits").name == "digits-1"
+    assert latest_run("digits-seed_7").name in ("digits-seed_2-1", "digits-1")
+    with pytest.raises(CommandLineError, match="no run of this configuration"):
+        latest_run("digits-replay")
 
 
 def test_what_nobody_foresaw_is_still_one_sentence():

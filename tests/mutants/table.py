@@ -1138,15 +1138,11 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "bayesdual/inspection/board.py",
         "tests/inspection/test_board.py",
-        (
-            "board: figures take any time",
-            "and not last and self._spent > ",
-            "and not last and False and self._spent > ",
-        ),
+        ("board: figures take any time", "if last or self._spent <= ", "if True or self._spent <= "),
         (
             "board: experiences counted from 0",
-            "step, number, started = trainer.global_step, len(learner.history.accuracy), ",
-            "step, number, started = trainer.global_step, len(learner.history.accuracy) - 1, ",
+            "number = time.perf_counter(), len(learner.history.accuracy)",
+            "number = time.perf_counter(), len(learner.history.accuracy) - 1",
         ),
         (
             "board: the last experience is not drawn",
