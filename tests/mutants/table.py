@@ -533,7 +533,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "torch.randperm(n, generator=torch.Generator().manual_seed(seed))",
             "torch.randperm(n)",
         ),
-        ("loaders: inputs that are not finite pass", "refuse_not_finite(x, rows, data.name)", "pass"),
+        ("loaders: inputs that are not finite pass", "refuse_not_finite(x, rows, data.name, data.parts)", "pass"),
         ("loaders: labels other than the targets' pass", "if not torch.equal(y, data.y[rows]):", "if False:"),
     ),
     *mutants(
@@ -632,7 +632,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/stream/test_checks.py",
         ("labels: floats are cut", "tensor.is_floating_point() or tensor.is_complex()", "False"),
         ("labels: of the targets, before any transform", "number[key] for key in keys", "key for key in keys"),
-        ("labels: looking at them draws", "with kept_random_state():", "if True:"),
+        (
+            "labels: looking at them draws",
+            "with kept_random_state():  # augmentation may draw\n        of_views",
+            "if True:\n        of_views",
+        ),
         ("labels: learned otherwise than evaluated", "if not torch.equal(labels, of_views[0]):", "if False:"),
     ),
     *mutants(
