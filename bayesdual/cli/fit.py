@@ -120,6 +120,7 @@ class Cli(LightningCLI):
     def __init__(self, argv: list[str]) -> None:
         for name in ("lightning.pytorch", "lightning.fabric"):  # importing them sets them to INFO
             logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # which says what it ends
         self._argv = argv
         self._checkpoint: Path | None = None
         self._held = ExitStack()  # the run directory, while it is written to
