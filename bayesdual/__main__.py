@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 import warnings
 
 from bayesdual.extras import MissingExtra
@@ -72,19 +70,8 @@ def failed(error: Exception, argv: list[str]) -> int:
     else:
         argv = configuration.find_configs(configuration.with_current_names(argv))
         text, status = configuration.failure(error, configuration.read_settings(argv)), 1
-    if not leader_says_so():
-        print(f"bayesdual: {text}", file=sys.stderr)
+    print(f"bayesdual: {text}", file=sys.stderr)
     return status
-
-
-def leader_says_so(seconds: float = 10.0) -> bool:
-    """Whether this is a process that Lightning started for another rank, and the first one ends too, and says why."""
-    leader, until = os.getppid(), time.monotonic() + seconds
-    while os.environ.get("LOCAL_RANK", "0") != "0" and time.monotonic() < until:
-        if os.getppid() != leader or leader == 1:
-            return True
-        time.sleep(0.1)
-    return False
 
 
 if __name__ == "__main__":

@@ -242,8 +242,8 @@ class Meter(Callback):
             self._mark()
             start, evaluation, rest, end = self._marks
             spans = {"training": (start, evaluation), "evaluation": (evaluation, rest), "rest": (rest, end)}
-            cost: dict[str, Any] = {k: [b[0] - a[0], b[1] - a[1]] for k, (a, b) in spans.items()}
-            self.costs.append({**cost, "MiB": resident()})
+            cost: dict[str, Any] = {k: [round(b[i] - a[i], 4) for i in (0, 1)] for k, (a, b) in spans.items()}
+            self.costs.append({**cost, "MiB": round(resident(), 1)})
         self._marks = []
 
 
@@ -339,7 +339,7 @@ def figure(runs: list[dict[str, Any]]) -> Figure:
             both = [a + b for a, b in zip(seconds(run, "training"), seconds(run, "rest"), strict=True)]
             above.plot(place, both, color=shade, linewidth=1.4, label=run["row"])
             below.plot(place, [cost["MiB"] for cost in run["costs"]], color=shade, linewidth=1.4)
-        above.set(yscale="log", title=kind)
+        above.set(ylim=(0, None), title=kind)
         above.legend(frameon=False, fontsize=8)
         below.set(xlabel="share of the stream learned", ylim=(0, None))
         for axes in (above, below):
