@@ -110,6 +110,9 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
             )
         self._data = _training_data(strategy.experience, strategy, likelihood)
         self._highest_label = int(self._data.y.max()) if likelihood.is_softmax else -1
+        if likelihood.has_classes:
+            known = {c for c, _ in self.algorithm.memory.counts}
+            self.algorithm.check_budget(self._data, len(known | set(self._data.y.tolist())))
         # Not of the model's parameters: a head may have grown while it was evaluated.
         known, state = strategy.optimized_param_id or {}, strategy.optimizer.state
         self._state_by_name = {n: state[p] for n, p in known.items() if p in state}
@@ -151,7 +154,10 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         both = []
         for data in (before, self._data):
             x, y, t = (part.to(strategy.device) for part in some_of([data], generator))
-            both.append(seen(model, predict_of(model, Inputs.of(data)), self.algorithm.likelihood, x, y, t))
+            predict = predict_of(model, Inputs.of(data))
+            with torch.no_grad(), evaluating(model):
+                _refuse_beyond(predict(x[:1], t[:1]), self._highest_label, _name(strategy))
+            both.append(seen(model, predict, self.algorithm.likelihood, x, y, t))
         found = {"experience": self._experience + 1, **drift_between(both[0], both[1], generator)}
         self.drift.append(found)
         if found["drifts"] and not set(classes_or_one(self._data.y).tolist()).difference(known):

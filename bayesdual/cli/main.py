@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from bayesdual import __version__, sources
 from bayesdual.cli.stopping import preemption_as_sigterm, sigterm_ends
@@ -79,7 +80,7 @@ def run_command(argv: list[str]) -> None:
 
 def run_configured(argv: list[str]) -> None:
     """Runs a command that takes configuration files."""
-    argv = find_configs(with_current_names(argv))
+    argv = find_configs(with_config_of_run(with_current_names(argv)))
     for _, path in config_places(argv):
         read_config(path)  # refuses what cannot be read before anything is loaded
     with sigterm_ends(), preemption_as_sigterm():
@@ -93,6 +94,18 @@ def run_configured(argv: list[str]) -> None:
         from bayesdual.cli.fit import Cli
 
         Cli(argv)
+
+
+def with_config_of_run(argv: list[str]) -> list[str]:
+    """A command line that evaluates a checkpoint and names no configuration, with that of the checkpoint's run."""
+    if argv[0] not in ("validate", "test", "predict") or any(word.partition("=")[0] == "--config" for word in argv):
+        return argv
+    words = [part for word in argv for part in word.split("=", 1)]
+    checkpoint = dict(zip(words, words[1:], strict=False)).get("--ckpt_path")
+    config = None if checkpoint is None else Path(checkpoint).parent.parent / "config.yaml"
+    if config is None or not Path(str(checkpoint)).is_file() or not config.is_file():
+        return argv
+    return [argv[0], "--config", str(config), *argv[1:]]
 
 
 def help_text() -> str:

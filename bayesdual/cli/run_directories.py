@@ -79,6 +79,10 @@ def check_checkpoint(path: Path) -> None:
     Raises:
         CommandLineError: It is not there, or not a checkpoint.
     """
+    if path.is_dir():
+        raise CommandLineError(
+            f"--ckpt_path {path} is a folder: give a checkpoint, such as checkpoints/last.ckpt of a run."
+        )
     if not path.is_file():
         raise CommandLineError(f"--ckpt_path {path}: there is no such file.")
     if not is_whole(path):

@@ -70,6 +70,10 @@ class StreamDataModule(LightningDataModule):
         for name, value in (("epochs", epochs), ("batch_size", batch_size), ("evaluate_every", evaluate_every)):
             if value < 1:
                 raise ValueError(f"data.{name} is {value}: give at least 1.")
+            if value != int(value):
+                raise ValueError(f"data.{name} is {value}: give a whole number.")
+        if workers < 0:
+            raise ValueError(f"data.workers is {workers}: give 0 or more.")
         if batch_size_of not in ("all", "each"):
             raise ValueError(f"data.batch_size_of is {batch_size_of!r}: give all, or each.")
         self._reader = StreamReader(benchmark, evaluate_on, ood)
@@ -88,6 +92,12 @@ class StreamDataModule(LightningDataModule):
         self._goes_on = False
         self._earlier: tuple[StreamDataModule | None, ...] = ()  # the streams of the past, the newest last
         self._shuffle_seed = int(torch.randint(2**31, ()))
+
+    def __str__(self) -> str:
+        """Lightning's would ask the loaders for what ours have not."""
+        return (
+            f"{type(self).__name__}(epochs={self.epochs}, batch_size={self.batch_size}, experience={self.experience})"
+        )
 
     @property
     def benchmark(self) -> Any:

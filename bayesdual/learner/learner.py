@@ -76,6 +76,8 @@ class Learner(LightningModule):
         super().__init__()
         if lr_end < 0:
             raise ValueError(f"model.lr_end is {lr_end}: it is a share of the learning rate, 0 or more.")
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"model.network is {type(network).__name__}: give a torch.nn.Module.")
         self.network = network
         self.algorithm = algorithm
         self.lr_end = lr_end

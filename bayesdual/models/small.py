@@ -7,12 +7,20 @@ Their last layer is a ``Linear``, whose input are the features that memories are
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class MLP(nn.Sequential):
+class Layers(nn.Sequential):
+    """Layers one after the other, of which a slice is a plain ``nn.Sequential``, as that has no sizes of its own."""
+
+    def __getitem__(self, place: Any) -> Any:
+        return nn.Sequential(*[*self][place]) if isinstance(place, slice) else super().__getitem__(place)
+
+
+class MLP(Layers):
     """A fully connected network with ReLU.
 
     Args:
@@ -29,7 +37,7 @@ class MLP(nn.Sequential):
         super().__init__(*layers, nn.Linear(sizes[-1], n_classes))
 
 
-class CNN(nn.Sequential):
+class CNN(Layers):
     """Two 3x3 convolutions of 16 and 32 channels, each with ReLU and 2x2 pooling, and a hidden layer of 100.
 
     Args:
@@ -53,7 +61,7 @@ class CNN(nn.Sequential):
         )
 
 
-class LeNet(nn.Sequential):
+class LeNet(Layers):
     """LeNet-5 (LeCun et al., 1998) with ReLU and max pooling.
 
     Args:
@@ -84,7 +92,7 @@ class LeNet(nn.Sequential):
         )
 
 
-class ResNet18(nn.Sequential):
+class ResNet18(Layers):
     """ResNet-18 (He et al., CVPR 2016) for 32x32 images: a 3x3 stem without pooling, 11.2 M parameters.
 
     Args:

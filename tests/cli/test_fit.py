@@ -239,6 +239,14 @@ def test_predictions_have_one_row_for_each_test_example(in_learned):
     assert "epistemic" not in rows[0] and re.search(rf"AURC +{results['aurc']:.4f}", out)
 
 
+def test_a_checkpoint_is_evaluated_by_the_configuration_of_its_run(in_learned):
+    last = in_learned / "checkpoints/last.ckpt"
+    expected = call("test", "--config", "tiny.yaml", "--ckpt_path", "last")[1]
+    status, out, err = call("test", f"--ckpt_path={last}")
+    assert (status, out) == (0, expected), err
+    assert "is a folder: give a checkpoint, such as" in refused("test", "--config", "tiny.yaml", "--ckpt_path", "runs")
+
+
 def test_by_a_posterior_predictions_have_the_entropy_in_two_parts(in_learned):
     status, _, err = call("predict", "--config", "tiny.yaml", "--ckpt_path", "last", "--model.prediction", "linearised")
     assert status == 0, err

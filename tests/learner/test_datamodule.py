@@ -41,3 +41,15 @@ def test_old_experiences_are_evaluated_as_often_as_asked_for():
     assert all(math.isfinite(results[key]) for key in ("average_accuracy", "forgetting", "forward_transfer"))
     with pytest.raises(ValueError, match="data.evaluate_every is 0: give at least 1"):
         StreamDataModule(blobs(), evaluate_every=0)
+
+
+def test_a_stream_says_what_it_is_and_what_cannot_be_is_refused():
+    assert str(StreamDataModule(blobs(), epochs=2)) == "StreamDataModule(epochs=2, batch_size=64, experience=0)"
+    for given, sentence in (
+        ({"workers": -1}, "workers is -1: give 0 or more"),
+        ({"batch_size": 1.5}, "a whole number"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            StreamDataModule(blobs(), **given)
+    with pytest.raises(TypeError, match="model.network is function: give a torch.nn.Module"):
+        Learner(lambda x: x, BayesDual(memory_size=2))

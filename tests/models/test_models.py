@@ -71,3 +71,11 @@ def test_every_module_is_afterwards_in_the_mode_it_was_in(fails):
     except RuntimeError:
         assert fails
     assert [module.training for module in network.modules()] == before
+
+
+@pytest.mark.parametrize("network", [MLP(16, (8,), 3), CNN(16, 1, 3), LeNet(28, 1, 3), ResNet18(1, 3, 2)])
+def test_a_slice_of_a_network_is_its_layers(network):
+    x = torch.randn(2, 1, 28, 28) if isinstance(network, LeNet) else torch.randn(2, 1, 4, 4)
+    x = torch.randn(2, 1, 16, 16) if isinstance(network, CNN) else x
+    network.eval()
+    assert torch.equal(network[-1](network[:-1](x)), network(x)) and network[-1] is network[:][-1]

@@ -507,7 +507,14 @@ def unlabelled():
     [
         (lambda host: host(mlp()).train(unlabelled().train_stream), "has no targets"),
         (lambda host: host(mlp()).train(SimpleNamespace(current_experience=0), []), "has no dataset"),
-        (lambda host: host(mlp(), memory_size=3).train(benchmark().train_stream), "memory_size is 3 but 4 classes"),
+        (
+            lambda host: host(mlp(), memory_size=3).train(benchmark().train_stream),
+            "memory_size is 3, but .* has 4 classes",
+        ),
+        (
+            lambda host: host(nn.Linear(6, 3)).train(benchmark().train_stream),
+            "has the label 3, but the model tells the c",
+        ),
         (lambda host: host(mlp(), lambda m: ivon(m, mc_samples=2)).train(benchmark().train_stream), "mc_samples=2"),
         (lambda host: host(mlp(), lr_end=-1.0), "lr_end is -1"),
         (lambda host: host(mlp(), memory_size=-1), "memory_size is -1"),
@@ -612,3 +619,12 @@ def test_processes_that_would_each_learn_a_model_of_their_own_are_refused(host, 
     with pytest.raises(ValueError, match="there are 2 processes, and each would learn a model of its own: wrap"):
         made.train(benchmark().train_stream)
     assert not made.algorithm.memory.counts
+
+
+@both
+def test_a_memory_smaller_than_the_classes_is_refused_before_they_are_learned(host):
+    model = mlp()
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(ValueError, match="memory_size is 1, but data.benchmark has 2 classes"):
+        host(model, memory_size=1).train(benchmark().train_stream[0])
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
