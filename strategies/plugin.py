@@ -111,8 +111,8 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         self._data = _training_data(strategy.experience, strategy, likelihood)
         self._highest_label = int(self._data.y.max()) if likelihood.is_softmax else -1
         if likelihood.has_classes:
-            known = {c for c, _ in self.algorithm.memory.counts}
-            self.algorithm.check_budget(self._data, len(known | set(self._data.y.tolist())))
+            classes = {c for c, _ in self.algorithm.memory.counts} | set(self._data.y.tolist())
+            self.algorithm.check_budget(self._data, len(classes))
         # Not of the model's parameters: a head may have grown while it was evaluated.
         known, state = strategy.optimized_param_id or {}, strategy.optimizer.state
         self._state_by_name = {n: state[p] for n, p in known.items() if p in state}
