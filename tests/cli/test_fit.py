@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from importlib.util import find_spec
@@ -722,6 +723,26 @@ def test_a_command_that_is_told_to_end_before_it_has_begun_leaves_nothing(here, 
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_process_that_dies_ends_the_others_and_one_that_fails_says_why(here, monkeypatch):
+    Path("dies_of_test.py").write_text(
+        "import os, signal\nimport lightning\n\n"
+        "class Die(lightning.Callback):\n"
+        "    def __init__(self, alone: bool):\n        self.alone = alone\n\n"
+        "    def on_train_batch_start(self, trainer, module, batch, batch_idx):\n"
+        "        if not self.alone:\n            raise ValueError('the data are gone')\n"
+        "        if trainer.global_rank == 1:\n            os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    monkeypatch.syspath_prepend(here)
+    flags = ["--trainer.devices", 2, "--trainer.accelerator", "cpu", "--trainer.strategy", "ddp_fork", "--threads", 1]
+    flags += ["--trainer.logger", "false", "--trainer.callbacks", "dies_of_test.Die", "--trainer.callbacks.alone"]
+    began = time.monotonic()
+    assert refused("fit", "--config", "tiny.yaml", *flags, "false", status=1) == "the data are gone."
+    assert refused("fit", "--config", "tiny.yaml", *flags, "true", status=1).startswith(
+        "another process of this run has"
+    )
+    assert time.monotonic() - began < 60
+
+
 def test_auto_names_its_run_directory(here):
     expected = "--ckpt_path auto is for fit, which begins in --run_dir DIR or goes on with what is there"
     assert expected in refused("fit", "--config", "tiny.yaml", "--ckpt_path", "auto")
@@ -793,6 +814,19 @@ def test_the_latest_run_is_that_of_the_name_or_else_of_the_same_configuration(he
     assert latest_run("digits-seed_7").name in ("digits-seed_2-1", "digits-1")
     with pytest.raises(CommandLineError, match="no run of this configuration"):
         latest_run("digits-replay")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[pair.cc:545] Read error [127.0.0.1]:714: Connection reset by peer. This is typically caused by",
+        "[pair.cc:534] Connection closed by peer [127.0.0.1]:1",
+        "NCCL error: remote process exited or there was a network error",
+        "process 1 terminated with signal SIGKILL",
+    ],
+)
+def test_a_connection_that_is_lost_means_that_another_process_has_ended(words):
+    assert failure(RuntimeError(words), []).startswith("another process of this run has ended, which ends this one")
 
 
 def test_what_nobody_foresaw_is_still_one_sentence():
