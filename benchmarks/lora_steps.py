@@ -19,9 +19,10 @@ from torch import nn
 
 from bayesdual.algorithm import BayesDual
 from bayesdual.ivon import IVON, IVONByRule
+from bayesdual.ivon.by_matrix import HESS_INIT, WEIGHT_DECAY
+from bayesdual.ivon.rule import SHARE
 from bayesdual.kprior import KroneckerPrior
 from bayesdual.lora import IVONForLoRA
-from bayesdual.lora.rule import HESS_INIT, SHARE, WEIGHT_DECAY
 
 Optimizer = Callable[[nn.Module, int, int], torch.optim.Optimizer]
 

@@ -104,14 +104,25 @@ class IVONByRule:
         lr_factor: Multiplies the rule's learning rate.
         betas: Decay of the momentum and of the Hessian.
         weight_decay: As IVON's.
+        noise: Multiplies the variance of the rule's noise, by more or less of ``hess_init``.
+
+    Raises:
+        ValueError: ``noise`` is not positive.
     """
 
     def __init__(
-        self, lr_factor: float = 1.0, betas: tuple[float, float] = (0.9, 0.9999), weight_decay: float = 1e-4
+        self,
+        lr_factor: float = 1.0,
+        betas: tuple[float, float] = (0.9, 0.9999),
+        weight_decay: float = 1e-4,
+        noise: float = 1.0,
     ) -> None:
+        if not 0 < noise < math.inf:
+            raise ValueError(f"noise is {noise}: give a positive number.")
         self.lr_factor = lr_factor
         self.betas = betas
         self.weight_decay = weight_decay
+        self.noise = noise
 
     def make(self, params: Iterable[Any], examples: float, steps: float) -> IVON:
         """Makes the optimizer of some parameters; for the numbers see :func:`ivon_settings`.
@@ -123,4 +134,5 @@ class IVONByRule:
         learned = [p for p in params if p.requires_grad]
         settings = ivon_settings(sum(p.numel() for p in learned), examples, steps)
         settings["lr"] *= self.lr_factor * (CONVOLUTIONS if any(p.dim() > 2 for p in learned) else 1.0)
+        settings["hess_init"] /= self.noise
         return IVON(params, **settings, betas=self.betas, weight_decay=self.weight_decay)

@@ -6,7 +6,6 @@ require("bayesdual.learner", "lightning")
 
 from bayesdual.learner.checkpoint import StreamCheckpoint
 from bayesdual.learner.datamodule import EVALUATION_BATCH, StreamDataModule
-from bayesdual.learner.drift import sentence_of_drift
 from bayesdual.learner.history import History
 from bayesdual.learner.learner import Learner
 from bayesdual.learner.merging import MergeExperts
@@ -20,6 +19,5 @@ __all__ = [
     "StreamCheckpoint",
     "StreamDataModule",
     "random_state",
-    "sentence_of_drift",
     "set_random_state",
 ]

@@ -41,9 +41,11 @@ def test_the_optimizer_needs_torch_and_numpy_only():
 def test_names():
     assert bayesdual.ivon.__all__ == [
         "IVON",
+        "IVONByMatrix",
         "IVONByRule",
         "IVONCallback",
         "from_ivon_opt",
+        "ivon_by_matrix",
         "ivon_settings",
         "sample_in_forward",
     ]

@@ -53,6 +53,17 @@ def test_convolutions_learn_at_half_the_rate():
     assert rate(nn.Linear(90, 90)) == 1 and rate(nn.Conv2d(3, 9, 5), nn.Linear(90, 90)) == 0.5
 
 
+def test_a_hundredth_of_the_noise():
+    params = [nn.Parameter(torch.zeros(30, 30))]
+    rule, quiet = (IVONByRule(noise=noise).make(params, 50, 100) for noise in (1.0, 0.01))
+    assert float(quiet.precision()[params[0]][0, 0]) == pytest.approx(
+        100 * float(rule.precision()[params[0]][0, 0]), rel=1e-2
+    )
+    assert quiet.param_groups[0]["lr"] == rule.param_groups[0]["lr"] and quiet.param_groups[0]["ess"] == 50
+    with pytest.raises(ValueError, match="noise is 0: give a positive number"):
+        IVONByRule(noise=0)
+
+
 @pytest.mark.parametrize(("accumulate", "steps"), [(1, 3 * 5), (2, 3 * 3)])
 def test_a_learner_without_an_optimizer_follows_its_stream(accumulate, steps):
     torch.manual_seed(0)
