@@ -64,7 +64,7 @@ def test_the_next_expert_begins_at_the_base_and_not_at_what_was_merged():
     experts.begin(other)
     assert all(torch.equal(a, b) for a, b in zip(other.parameters(), base.parameters(), strict=True))
     with torch.no_grad():
-        other[0].weight.zero_()
+        base[0].weight.zero_()
     assert bool(experts.base["0.weight"].any()), "what is carried is a copy"
 
 
