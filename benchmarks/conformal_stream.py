@@ -1,6 +1,7 @@
 """Do sets of labels cover in each experience of a stream, after each? And who notices a new task?
 
     python benchmarks/conformal_stream.py --results benchmarks/results/conformal_stream.jsonl [--table]
+    python benchmarks/conformal_stream.py --stream flights --results benchmarks/results/conformal_flights.jsonl
 
 Split Fashion-MNIST is learned as in its configuration, with a tenth of the training data held out: half of it to
 calibrate on, half to test on beside the test data. (Calibration promises coverage of examples drawn as those that it
@@ -13,6 +14,11 @@ each experience the sets of LAC (alpha .1) of the experiences so far are made by
 - *one*: of a memory of held-out examples, weighted alike, one threshold for all labels;
 - *by experience*: of the same memory, a threshold for the labels of each experience.
 
+The flights of 2013 (``configs/flights.yaml``; ``benchmarks/tables.py`` writes the table) come month by month, and each
+month has both labels. Of a flight it is known in which month it is, so that *by experience* is the threshold of its
+month. A fifth of the training data is held out, the latest of each month's, as the test data are the latest of all:
+the part that is held out is like what it is calibrated on, and the test data are a week later.
+
 The martingale is fed with test examples of the experiences so far in random order (500), and then with training
 examples of the next, as a learner would meet them: the score of an example is 1 - p of its label, or, without labels,
 1 - the largest p. An alarm is at 100 times the capital it began with.
@@ -23,16 +29,17 @@ from __future__ import annotations
 import argparse
 import statistics
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning import Callback, Trainer
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 from bayesdual.algorithm import BayesDual
 from bayesdual.comparison import Cell, Run, Store, made_by
@@ -47,9 +54,9 @@ from bayesdual.conformal import (
     thresholds_by_experience,
 )
 from bayesdual.learner import Learner, StreamDataModule
-from bayesdual.memory import Memory
+from bayesdual.memory import Exemplars, Memory
 from bayesdual.models import MLP, evaluating
-from bayesdual.scenarios import SplitFMNIST
+from bayesdual.scenarios import SplitFMNIST, from_table
 from bayesdual.stream import TensorData
 
 ALPHA = 0.1
@@ -75,6 +82,9 @@ class Coverage(Callback):
         self.valid, self.held_out = halves[::2], halves[1::2]
         self.memory = Memory(budget)
         self.generator = generator
+        self.labels_tell = len({int(y) for data in self.train for y in data.y.unique()}) == sum(
+            len(data.y.unique()) for data in self.train
+        )  # which experience an example is of
         self.results: list[dict[str, Any]] = []
         self._once = 0.0
 
@@ -101,16 +111,29 @@ class Coverage(Callback):
                 "newest": everywhere(own(of_newest, newest.y, ALPHA)),
                 "replayed": one_threshold(of_replayed, replayed, ALPHA),
                 "one": one_threshold(of_z, z, ALPHA),
-                "by experience": thresholds_by_experience(of_z, z, ALPHA),
             }
             result: dict[str, Any] = {"test": {}, "held out": {}, "size": {}}
-            for way, q in thresholds.items():
-                result["test"][way] = [covering(s <= q, d.y) for s, d in zip(tests, self.test, strict=False)]
-                result["held out"][way] = [covering(s <= q, d.y) for s, d in zip(others, self.held_out, strict=False)]
-                result["size"][way] = [float((s <= q).sum(1).float().mean()) for s in tests]
+            for way in WAYS:
+                known = way == "by experience"
+                q = self.by_experience(of_z, z) if known else [thresholds[way]] * (last + 1)
+                of_tests, of_others = (
+                    [s <= bound for s, bound in zip(part, q, strict=True)] for part in (tests, others)
+                )
+                result["test"][way] = [covering(sets, d.y) for sets, d in zip(of_tests, self.test, strict=False)]
+                result["held out"][way] = [
+                    covering(sets, d.y) for sets, d in zip(of_others, self.held_out, strict=False)
+                ]
+                result["size"][way] = [float(sets.sum(1).float().mean()) for sets in of_tests]
             if last + 1 < len(self.train):
                 result["alarm"] = self.alarms(learner, tests, of_z, z.y, self.train[last + 1])
         self.results.append(result)
+
+    def by_experience(self, of_z: Tensor, z: Exemplars) -> list[Tensor]:
+        """Thresholds of the labels, for the examples of each experience so far."""
+        experiences = [z.experience == e for e in range(len(self.results) + 1)]
+        if self.labels_tell:
+            return [thresholds_by_experience(of_z, z, ALPHA)] * len(experiences)
+        return [torch.full((of_z.shape[1],), own(of_z[rows], z.y[rows], ALPHA)) for rows in experiences]
 
     def alarms(self, learner: Learner, tests: list[Tensor], of_z: Tensor, z_y: Tensor, coming: Any) -> dict[str, Any]:
         """After how many examples of the next experience there is an alarm; negative: before the first; None: never."""
@@ -156,23 +179,42 @@ def own(of_all: Tensor, y: Tensor, alpha: float) -> float:
     return conformal_quantile(of_all.gather(1, y[:, None])[:, 0], alpha)
 
 
-def run(seed: int, budget: int) -> dict[str, Any]:
+class Stream(NamedTuple):
+    """What is learned, and by which network."""
+
+    benchmark: Callable[[int], Any]
+    network: Callable[[], nn.Module]
+
+
+def months(seed: int) -> Any:
+    how: Any = {"by": "time", "time": "date", "every": "month", "validation": 0.2, "seed": seed}
+    return from_table("data/flights.csv", "late", **how)
+
+
+STREAMS = {
+    "clothes": Stream(lambda seed: SplitFMNIST(validation=0.1, seed=seed), partial(MLP, 784, (256, 256), 10)),
+    "flights": Stream(months, partial(MLP, 128, (100, 100), 2)),
+}
+
+
+def run(seed: int, budget: int, stream: str = "clothes") -> dict[str, Any]:
     """What is measured after each experience."""
     warnings.simplefilter("ignore")
     torch.manual_seed(seed)
-    benchmark = SplitFMNIST(validation=0.1, seed=seed)
+    benchmark = STREAMS[stream].benchmark(seed)
     coverage = Coverage(benchmark, budget, torch.Generator().manual_seed(seed))
-    learner = Learner(MLP(784, (256, 256), 10), BayesDual(200))
+    learner = Learner(STREAMS[stream].network(), BayesDual(200))
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(accelerator="cpu", enable_checkpointing=False, callbacks=[coverage], **quiet)
     trainer.fit(learner, StreamDataModule(benchmark, 1, 64))
     return {"experiences": coverage.results}
 
 
-def cell(seed: int, budget: int) -> Cell:
+def cell(seed: int, budget: int, stream: str) -> Cell:
     """A run; see :func:`run`."""
-    spec = {"learn": "conformal_stream.run", "arguments": {"seed": seed, "budget": budget}}
-    return Cell(f"memory {budget}, seed {seed}", spec)
+    arguments = {"seed": seed, "budget": budget, "stream": stream}
+    title = f"memory {budget}, seed {seed}" if stream == "clothes" else f"{stream}, memory {budget}, seed {seed}"
+    return Cell(title, {"learn": "conformal_stream.run", "arguments": arguments})
 
 
 def mean(values: Iterable[float]) -> float:
@@ -233,6 +275,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/conformal_stream.jsonl"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[3, 4, 5, 6, 7, 8])
+    parser.add_argument("--stream", choices=STREAMS, default="clothes")
     parser.add_argument("--budget", type=int, default=1000, help="examples kept for calibration")
     parser.add_argument("--table", action="store_true", help="make no runs")
     parser.add_argument("--figure", type=Path, help="where to draw it, as a PNG")
@@ -242,7 +285,7 @@ def main() -> None:
     latest = store.latest()
     made: list[Run] = []
     for seed in args.seeds:
-        one = cell(seed, args.budget)
+        one = cell(seed, args.budget, args.stream)
         found = latest.get(one.title) if args.table else store.make(one)
         if found is not None:
             made.append(found)

@@ -4,12 +4,14 @@
     python benchmarks/merging.py --memory
 
 A base is trained on 1,500 images, and from it three experts on 1,500 others each: of images turned by 45, 90 and 135
-degrees (an MLP, and a CNN), or of the classes 0-3, 4-6 and 7-9 (an MLP). ``joint`` is trained from the base on the data
-of all. Every method gets six settings (three where it is hardly damped), and takes the one of the highest accuracy on
-3,000 images of the training set that nobody is trained on. What is shown is the accuracy on up to 4,000 test images of
-each expert's part, in the mean over the parts. Class groups are shown a second time after the last layer has been
-fitted again on a memory of 200 training images, for the base, each merge and the joint network alike. ``inputs
-again``: the input factors are those that each expert's data have in a first merge, as RegMean++ has them.
+degrees (an MLP, and a CNN), or of the classes 0-3, 4-6 and 7-9 (an MLP); likewise on CLINC150's queries, by features of
+a frozen sentence encoder, fifty of the 150 intents each (an MLP with one hidden layer). ``joint`` is trained from the
+base on the data of all. Every method gets six settings (three where it is hardly damped), and takes the one of the
+highest accuracy on 3,000 examples of the training set that nobody is trained on. What is shown is the accuracy on up to
+4,000 test examples of each expert's part, in the mean over the parts. Class groups are shown a second time after the
+last layer has been fitted again on a memory of 200 training images (one query of each intent), for the base, each merge
+and the joint network alike. ``inputs again``: the input factors are those that each expert's data have in a first
+merge, as RegMean++ has them.
 
 Every run is appended to the results file, and none is made twice by the same code. ``--table`` runs nothing, and shows
 the last run of each kind. ``--memory`` writes six models of 124 million parameters with their posteriors to a temporary
@@ -40,6 +42,7 @@ from bayesdual.merging import merge
 from bayesdual.models import CNN, MLP
 from bayesdual.posterior import ggn_diagonal, kronecker_curvature
 from bayesdual.scenarios import fashion_mnist
+from bayesdual.scenarios.datasets import RawDataset
 from bayesdual.scenarios.domain import Rotation
 from bayesdual.stream import normalise
 
@@ -57,12 +60,29 @@ class Problem(NamedTuple):
     network: Callable[[], nn.Module]
     angles: tuple[float, ...] = (0.0, 0.0, 0.0)  # of each expert's images
     classes: tuple[Sequence[int], ...] = (range(10),) * 3
+    source: Callable[[], RawDataset] = fashion_mnist
+
+
+def intents() -> RawDataset:
+    """CLINC150 by the features of a frozen sentence encoder, read from ``models/all-MiniLM-L6-v2`` (extra ``lora``)."""
+    from bayesdual.lora import SentenceFeatures
+    from bayesdual.scenarios import SplitCLINC150, features_of
+
+    encoder = "models/all-MiniLM-L6-v2"
+    split = features_of(partial(SplitCLINC150, encoder, 1), SentenceFeatures(encoder), standardise=False)
+    (train,), (test,) = ([e.tensors() for e in stream] for stream in (split.train_stream, split.test_stream))
+    return RawDataset("CLINC150", train.x, train.y, test.x, test.y, (), (), tuple(map(str, range(150))))
 
 
 PROBLEMS = {
     "rotations, MLP": Problem(partial(MLP, 784), (45.0, 90.0, 135.0)),
     "rotations, CNN": Problem(CNN, (45.0, 90.0, 135.0)),
     "class groups, MLP": Problem(partial(MLP, 784), classes=(range(4), range(4, 7), range(7, 10))),
+    "class groups, CLINC150 features": Problem(
+        partial(MLP, 384, (256,), 150),
+        classes=(range(50), range(50, 100), range(100, 150)),
+        source=intents,
+    ),
 }
 
 
@@ -114,8 +134,9 @@ class Parts(NamedTuple):
 
 def parts_of(problem: Problem, seed: int) -> Parts:
     """Draws all data of a problem."""
-    raw = fashion_mnist()
+    raw = problem.source()
     generator = torch.Generator().manual_seed(seed)
+    everything = range(raw.n_classes)
 
     def prepared(x: Tensor, y: Tensor, rows: Tensor, angle: float) -> Data:
         images = x[rows]
@@ -130,7 +151,7 @@ def parts_of(problem: Problem, seed: int) -> Parts:
         rows, free = free[chosen], free[~chosen]
         return rows
 
-    base = prepared(raw.train_x, raw.train_y, take(TRAIN, range(10)), 0.0)
+    base = prepared(raw.train_x, raw.train_y, take(TRAIN, everything), 0.0)
     of_experts = list(zip(problem.angles, problem.classes, strict=True))
     train = [prepared(raw.train_x, raw.train_y, take(TRAIN, classes), angle) for angle, classes in of_experts]
     validation = [prepared(raw.train_x, raw.train_y, take(VALIDATION, classes), angle) for angle, classes in of_experts]
@@ -139,7 +160,7 @@ def parts_of(problem: Problem, seed: int) -> Parts:
         rows = torch.isin(raw.test_y, torch.tensor(list(classes))).nonzero().flatten()[:TEST]
         test.append(prepared(raw.test_x, raw.test_y, rows, angle))
     x, y = (torch.cat([pair[i] for pair in (base, *train)]) for i in (0, 1))
-    kept = torch.cat([(y == c).nonzero().flatten()[: MEMORY // 10] for c in range(10)])
+    kept = torch.cat([(y == c).nonzero().flatten()[: MEMORY // len(everything)] for c in everything])
     return Parts(base, train, validation, test, (x[kept], y[kept]))
 
 

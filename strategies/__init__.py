@@ -8,6 +8,7 @@ from bayesdual.lazy import attach
 require("bayesdual.strategies", "avalanche")
 
 from bayesdual.strategies.checkpoint import load_checkpoint, save_checkpoint
+from bayesdual.strategies.merging import MergingPlugin
 from bayesdual.strategies.plugin import BayesDualPlugin
 from bayesdual.strategies.storage import SelectedExemplarsBuffer, SelectionStrategy
 from bayesdual.strategies.strategy import BayesDualStrategy
@@ -23,6 +24,7 @@ __all__ = [
     "BayesDual",
     "BayesDualPlugin",
     "BayesDualStrategy",
+    "MergingPlugin",
     "SelectedExemplarsBuffer",
     "SelectionStrategy",
     "StreamReport",

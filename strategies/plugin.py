@@ -13,7 +13,8 @@ IVON is the posterior. With another optimizer there is none, and examples are sc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sized
+import warnings
+from collections.abc import Mapping, Sized
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, cast
@@ -21,7 +22,6 @@ from typing import Any, cast
 import torch
 from avalanche.benchmarks import OnlineCLExperience
 from avalanche.distributed import DistributedHelper
-from avalanche.models import avalanche_forward
 from avalanche.models.utils import is_multi_task_module
 from avalanche.training.plugins import SupervisedPlugin
 from avalanche.training.templates import SupervisedTemplate
@@ -32,10 +32,12 @@ from bayesdual.agreement import refuse_differing
 from bayesdual.algorithm import BayesDual
 from bayesdual.ivon import IVON
 from bayesdual.likelihoods import Likelihood
+from bayesdual.memory import classes_or_one
 from bayesdual.models import evaluating
 from bayesdual.posterior import Posterior
+from bayesdual.prediction import ask, drift_between, logits_of, seen, sentence_of_drift, some_of
 from bayesdual.schedule import lower_learning_rate
-from bayesdual.stream import DatasetData, TensorData, experience_data, normalise, refuse_not_finite
+from bayesdual.stream import DatasetData, Inputs, Predict, TensorData, experience_data, normalise, refuse_not_finite
 from bayesdual.tensors import grow
 
 
@@ -59,6 +61,11 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         lr_end: Learning rate at the end of each experience, as a share of that at its beginning; it falls linearly.
             1 leaves it alone, for those who have a schedule of their own.
 
+    Attributes:
+        drift: What told each experience from the one before, before it was learned, where that is known to have a test
+            experience: in the stream ``test`` of its benchmark, or in an evaluation of that (see
+            :func:`bayesdual.prediction.drift_between`). A warning says where inputs are others and no classes are new.
+
     Raises:
         ValueError: ``lr_end`` is negative.
     """
@@ -73,6 +80,8 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         self._experience = -1  # the algorithm's: pieces of one have the same
         self._data: Any = None  # TensorData or DatasetData, while an experience is learned
         self._highest_label = -1  # of them
+        self.drift: list[dict[str, Any]] = []
+        self._evaluated: dict[int, Any] = {}  # experiences of the stream test, by number
         self._state_by_name: dict[str, dict[str, Any]] = {}  # the optimizer's, to outlive a head that grows
         self._sample = ExitStack()  # of the weights, while they are one
         self._new_batch: list[Tensor] = []
@@ -122,8 +131,31 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
                 )
             self._carry_posterior(strategy.model, optimizer)
         self._agree()
+        self._look_for_drift(strategy)
         ranks = DistributedHelper.world_size  # each with a batch of its own, as Avalanche has it
         self.algorithm.begin_experience(self._data, strategy.device, DistributedHelper.rank, ranks, batches=ranks)
+
+    def after_eval_exp(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
+        experience: Any = strategy.experience
+        if getattr(getattr(experience, "origin_stream", None), "name", None) == "test":
+            self._evaluated[experience.current_experience] = experience
+
+    def _look_for_drift(self, strategy: SupervisedTemplate) -> None:
+        """Compares an experience that is about to be learned with what the one before is evaluated on."""
+        known = {c for c, _ in self.algorithm.memory.counts}
+        last = _evaluated_before(strategy.experience, self._evaluated) if known else None
+        before = None if last is None else experience_data(last, self.algorithm.likelihood.targets)
+        if before is None or min(len(before), len(self._data)) < 2:
+            return
+        model, generator = strategy.model, torch.Generator().manual_seed(self._experience)
+        both = []
+        for data in (before, self._data):
+            x, y, t = (part.to(strategy.device) for part in some_of([data], generator))
+            both.append(seen(model, predict_of(model, Inputs.of(data)), self.algorithm.likelihood, x, y, t))
+        found = {"experience": self._experience + 1, **drift_between(both[0], both[1], generator)}
+        self.drift.append(found)
+        if found["drifts"] and not set(classes_or_one(self._data.y).tolist()).difference(known):
+            warnings.warn(f"{sentence_of_drift(found)}.", stacklevel=2)
 
     def after_training_exp(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
         """Scores the experience's examples and updates the memory.
@@ -183,11 +215,12 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         strategy.mbatch = [torch.cat([x, self._inputs(z.x)]), y, *[torch.cat([labels, z.tasks]) for labels in t]]
 
     def after_forward(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
-        """Parts the new examples from those replayed.
+        """Parts the new examples from those replayed, once the output is logits.
 
         Raises:
             ValueError: A label of the experience is beyond the model's classes.
         """
+        strategy.mb_output = logits_of(strategy.mb_output)
         _refuse_beyond(cast(Tensor, strategy.mb_output), self._highest_label, _name(strategy))
         if self._replayed is not None:
             strategy.mbatch = self._new_batch
@@ -195,11 +228,12 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
             strategy.mb_output, self._replayed_logits = output[:n], output[n:]
 
     def after_eval_forward(self, strategy: SupervisedTemplate, **kwargs: Any) -> None:
-        """Looks at the labels before a criterion does.
+        """Looks at the labels before a criterion does, once the output is logits.
 
         Raises:
             ValueError: One is beyond the model's classes.
         """
+        strategy.mb_output = logits_of(strategy.mb_output)
         if self.algorithm.likelihood.is_softmax:
             highest = int(cast(Tensor, strategy.mb_y).max())
             _refuse_beyond(cast(Tensor, strategy.mb_output), highest, "the experience that is evaluated")
@@ -226,7 +260,7 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next experience depends on, but for the model and the optimizer."""
-        return {"algorithm": self.algorithm.state_dict(), "experience": self._experience}
+        return {"algorithm": self.algorithm.state_dict(), "experience": self._experience, "drift": self.drift}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave.
@@ -236,13 +270,30 @@ class BayesDualPlugin(SupervisedPlugin, supports_distributed=True):  # type: ign
         """
         self.algorithm.load_state_dict(state["algorithm"])
         self._experience = state["experience"]
+        self.drift = list(state.get("drift", ()))
 
-    def _predict(self, strategy: SupervisedTemplate) -> Callable[[Tensor, Tensor], Tensor]:
-        return lambda x, t: avalanche_forward(strategy.model, self._inputs(x), t)
+    def _predict(self, strategy: SupervisedTemplate) -> Predict:
+        return predict_of(strategy.model, Inputs.of(self._data))
 
     def _inputs(self, x: Tensor) -> Tensor:
         """What the dataset's items would be: the memory holds images that come as tensors in uint8."""
         return normalise(x, self._data.mean, self._data.std)
+
+
+def _evaluated_before(experience: Any, evaluated: Mapping[int, Any]) -> Any:
+    """What the experience before is evaluated on, or has been; None where that is not known."""
+    k = getattr(experience, "current_experience", 0)
+    if isinstance(experience, OnlineCLExperience) or k < 1:
+        return None
+    benchmark = getattr(getattr(experience, "origin_stream", None), "benchmark", None)
+    train, test = (list(getattr(benchmark, f"{name}_stream", ())) for name in ("train", "test"))
+    return test[k - 1] if k < len(train) == len(test) else evaluated.get(k - 1)
+
+
+def predict_of(model: nn.Module, inputs: Inputs) -> Predict:
+    """The logits of an Avalanche model, of inputs as its experiences give them and their task labels."""
+    told = is_multi_task_module(model)
+    return lambda x, t: ask(model, inputs.normalised(x), **({"task_labels": t} if told else {}))
 
 
 def _training_data(experience: Any, strategy: SupervisedTemplate, likelihood: Likelihood) -> TensorData | DatasetData:
@@ -255,6 +306,11 @@ def _training_data(experience: Any, strategy: SupervisedTemplate, likelihood: Li
         raise ValueError(
             f"the model has a head for each task, but {name} has no task labels: make the benchmark with task labels "
             "(avalanche.benchmarks.with_task_labels), or give a model with one head."
+        )
+    if isinstance(data, DatasetData) and data.parts is not None and not getattr(strategy, "takes_parts", False):
+        raise ValueError(
+            f"an input of {name} is {data.parts}, which {type(strategy).__name__} does not take: give "
+            "BayesDualStrategy, which does, or a dataset whose inputs are one tensor."
         )
     return data
 

@@ -100,6 +100,7 @@ class StreamReport(SupervisedPlugin):
         self.history.stop("evaluation")
         self.history.stop("total")
         self.history.record(evaluation)
+        self.history.drift = [found for p in strategy.plugins if isinstance(p, BayesDualPlugin) for found in p.drift]
         self._leave(strategy, evaluation)
 
     def _leave(self, strategy: SupervisedTemplate, evaluation: Evaluation) -> None:

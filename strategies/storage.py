@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from avalanche.benchmarks.utils import AvalancheDataset, concat_datasets
-from avalanche.models import avalanche_forward
 from avalanche.training.storage_policy import ExemplarsBuffer, ExemplarsSelectionStrategy
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor
@@ -21,7 +20,8 @@ from torch import Tensor
 from bayesdual.memory import Candidates, Selection, choose, coverage, quotas
 from bayesdual.models import evaluating
 from bayesdual.posterior import Posterior, Scored, score_examples
-from bayesdual.stream import DatasetData
+from bayesdual.strategies.plugin import predict_of
+from bayesdual.stream import DatasetData, Inputs
 
 
 class SelectedExemplarsBuffer(ExemplarsBuffer):
@@ -103,9 +103,7 @@ def _survey(strategy: SupervisedTemplate, data: DatasetData) -> Scored:
     model, posterior = strategy.model, Posterior.of(strategy.model, strategy.optimizer)
     with evaluating(model):
         every = torch.arange(len(data))
-        return score_examples(
-            model, lambda x, t: avalanche_forward(model, x, t), data, every, posterior, strategy.device
-        )
+        return score_examples(model, predict_of(model, Inputs.of(data)), data, every, posterior, strategy.device)
 
 
 def _choose(selection: Selection, known: Scored, mine: Tensor, n: int, generator: torch.Generator) -> Tensor:

@@ -11,6 +11,7 @@ from avalanche.core import BasePlugin
 from avalanche.distributed import DistributedHelper
 from avalanche.evaluation.metrics import loss_metrics
 from avalanche.logging import InteractiveLogger
+from avalanche.models.utils import is_multi_task_module
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.plugins.evaluation import default_evaluator
 from avalanche.training.templates import SupervisedTemplate
@@ -20,8 +21,10 @@ from torch.optim import Optimizer
 
 from bayesdual.algorithm import BayesDual
 from bayesdual.ivon import IVONByRule
+from bayesdual.prediction import ask
+from bayesdual.random_state import kept_random_state
 from bayesdual.strategies.plugin import BayesDualPlugin
-from bayesdual.stream import TensorData, TensorLoader, normalise
+from bayesdual.stream import DatasetData, DatasetLoader, Parts, TensorData, TensorLoader, experience_data, normalise
 
 
 class BayesDualStrategy(SupervisedTemplate):
@@ -31,8 +34,8 @@ class BayesDualStrategy(SupervisedTemplate):
         for experience in benchmark.train_stream:
             strategy.train(experience)
 
-    ``Naive`` with :class:`BayesDualPlugin`, and with batches by indexing where an experience can give its data as
-    tensors, as all of ``bayesdual.scenarios`` do.
+    ``Naive`` with :class:`BayesDualPlugin`, with batches by indexing where an experience can give its data as tensors,
+    as all of ``bayesdual.scenarios`` do, and with inputs of several parts, dicts or tuples of tensors.
 
     Args:
         model: PyTorch model.
@@ -55,9 +58,11 @@ class BayesDualStrategy(SupervisedTemplate):
 
     Raises:
         ValueError: An argument is out of its range; or, in ``train``, no optimizer was given for a stream of pieces,
-            which do not say how large an experience is.
+            which do not say how large an experience is; or another plugin, or several processes, have batches of
+            inputs of several parts.
     """
 
+    takes_parts = True
     adapted_dataset: Any  # Avalanche's types leave out that these two have a length
     dataloader: Any
 
@@ -97,6 +102,7 @@ class BayesDualStrategy(SupervisedTemplate):
             peval_mode=peval_mode,
         )
         self._task_free = task_free
+        self._parts: Parts | None = None  # of the inputs of the experience under way
 
     def check_model_and_optimizer(self, *args: Any, **kwargs: Any) -> None:
         """As Avalanche's; then, before the very first step, IVON gets its settings by the rule."""
@@ -113,16 +119,23 @@ class BayesDualStrategy(SupervisedTemplate):
     def make_train_dataloader(  # pyright: ignore[reportIncompatibleMethodOverride]  # it is called by keywords
         self, shuffle: bool = True, drop_last: bool = False, **kwargs: Any
     ) -> None:
-        if (data := self._tensors()) is None:
+        if (data := self._own_data()) is None:
             super().make_train_dataloader(shuffle=shuffle, drop_last=drop_last, **kwargs)
         else:
-            self.dataloader = TensorBatches(data, self.train_mb_size, shuffle, drop_last)
+            self.dataloader = OwnBatches(data, self.train_mb_size, shuffle, drop_last)
 
     def make_eval_dataloader(self, **kwargs: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if (data := self._tensors()) is None:
+        if (data := self._own_data()) is None:
             super().make_eval_dataloader(**kwargs)
         else:
-            self.dataloader = TensorBatches(data, self.eval_mb_size)
+            self.dataloader = OwnBatches(data, self.eval_mb_size)
+
+    def forward(self) -> Any:
+        """The model's output; a model that takes parts of inputs is given them."""
+        if self._parts is None:
+            return super().forward()
+        told = {"task_labels": self.mb_task_id} if is_multi_task_module(self.model) else {}
+        return ask(self.model, self._parts.unpacked(self.mb_x), **told)
 
     def train_dataset_adaptation(self, **kwargs: Any) -> None:
         super().train_dataset_adaptation(**kwargs)
@@ -132,11 +145,37 @@ class BayesDualStrategy(SupervisedTemplate):
         super().eval_dataset_adaptation(**kwargs)
         self._own_dataset = self.adapted_dataset
 
-    def _tensors(self) -> TensorData | None:
-        """The experience's data as tensors; None if it has none, or a plugin has put other data in its place."""
+    def _own_data(self) -> TensorData | DatasetData | None:
+        """The experience's data where batches are ours: of tensors, or of several parts.
+
+        None otherwise, and if a plugin has put other data in the place of tensors.
+        """
+        theirs = self.adapted_dataset is not self._own_dataset or DistributedHelper.is_distributed
+        self._parts = self._find_parts()
+        if self._parts is not None and theirs:
+            raise ValueError(self._not_ours())
+        if self._parts is not None:
+            return experience_data(self.experience, self.algorithm.likelihood.targets)
         tensors = getattr(self.experience, "tensors", None)
-        changed = self.adapted_dataset is not self._own_dataset
-        return None if tensors is None or changed or DistributedHelper.is_distributed else tensors()
+        return None if tensors is None or theirs else tensors()
+
+    def _unpack_minibatch(self) -> None:
+        if self._parts is not None and not isinstance(self.mb_x, Tensor):
+            raise ValueError(self._not_ours())
+        super()._unpack_minibatch()
+
+    def _not_ours(self) -> str:
+        return (
+            f"an input of the stream is {self._parts}, and batches are those of another plugin, or of one of several "
+            "processes: leave that out, or give inputs that are one tensor."
+        )
+
+    def _find_parts(self) -> Parts | None:
+        dataset: Any = getattr(self.experience, "dataset", ())
+        if hasattr(self.experience, "tensors") or not len(dataset):
+            return None
+        with kept_random_state():  # augmentation may draw
+            return Parts.of(dataset[0][0], "the stream")
 
 
 def loss_evaluator() -> EvaluationPlugin:
@@ -146,8 +185,8 @@ def loss_evaluator() -> EvaluationPlugin:
     )
 
 
-class TensorBatches:
-    """Batches as Avalanche's loaders give them, by indexing; shuffled again each time it is gone through.
+class OwnBatches:
+    """Batches as Avalanche's loaders give them, in an order of ours; shuffled again each time it is gone through.
 
     Args:
         data: The examples.
@@ -156,7 +195,9 @@ class TensorBatches:
         drop_last: Whether to leave out a last batch that is smaller.
     """
 
-    def __init__(self, data: TensorData, batch_size: int, shuffle: bool = False, drop_last: bool = False) -> None:
+    def __init__(
+        self, data: TensorData | DatasetData, batch_size: int, shuffle: bool = False, drop_last: bool = False
+    ) -> None:
         self._data = data
         self._batch_size = batch_size
         self._shuffle = shuffle
@@ -167,6 +208,7 @@ class TensorBatches:
 
     def __iter__(self) -> Iterator[list[Tensor]]:
         seed = int(torch.randint(2**31, ())) if self._shuffle else None
-        loader = TensorLoader(self._data, self._batch_size, seed)
+        data, size = self._data, self._batch_size
+        loader = TensorLoader(data, size, seed) if isinstance(data, TensorData) else DatasetLoader(data, size, seed)
         for (x, y, t), _ in zip(loader, range(len(self)), strict=False):
-            yield [normalise(x, self._data.mean, self._data.std), y, t]
+            yield [normalise(x, data.mean, data.std), y, t]

@@ -6,7 +6,11 @@ import statistics
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
+
+from bayesdual.scenarios import from_arrays
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 NAMES = sorted(
@@ -109,3 +113,27 @@ def test_labels_are_spread_out_in_their_order(load):
     assert spread_out([0.51, 0.5, 0.49], 0.1) == pytest.approx([0.6, 0.5, 0.4])
     places = spread_out([0.5, 0.5, 0.58, 0.9], 0.1)
     assert places == pytest.approx([0.4267, 0.5267, 0.6267, 0.9], abs=1e-4)
+
+
+def test_pictures_become_streams_whose_test_sources_are_unseen(load, tmp_path, monkeypatch):
+    draw = np.random.default_rng(0)
+    group, style, emoji = (part.ravel() for part in np.meshgrid(np.arange(9), np.arange(10), np.arange(10)))
+    images = draw.integers(0, 256, (900, 32, 32, 3), dtype=np.uint8)
+    names = {"group": np.char.add("group ", group.astype(str)), "style": np.char.add("style ", style.astype(str))}
+    np.savez(tmp_path / "emoji.npz", images=images, **names, emoji=100 * group + emoji)
+    label, font = (part.ravel() for part in np.meshgrid(np.arange(62), np.arange(300)))
+    images = draw.integers(0, 256, (18600, 4, 4), dtype=np.uint8)
+    np.savez(
+        tmp_path / "glyphs.npz", images=images, labels=label.astype(str), fonts=np.char.add("font ", font.astype(str))
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pictures", "--emoji", "emoji.npz", "--letters", "glyphs.npz"])
+    load("pictures").main()
+    for name, classes in (("emoji", 9), ("letters_by_class", 62), ("letters_by_font", 62)):
+        config = yaml.safe_load((FOLDER.parent / f"configs/{name}.yaml").read_text())
+        given = config["data"]["benchmark"]["init_args"]
+        benchmark, source = from_arrays(**given), np.load(given["groups"])
+        train, test = ([e.tensors() for e in stream] for stream in (benchmark.train_stream, benchmark.test_stream))
+        assert len(train) == len(test) == 10 and len(benchmark.class_names) == classes
+        rows = [np.concatenate([part.index.numpy() for part in parts]) for parts in (train, test)]
+        assert not set(source[rows[0]]) & set(source[rows[1]]) and sum(map(len, rows)) == len(source)

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,7 @@ class Cli(LightningCLI):
     def __init__(self, argv: list[str]) -> None:
         for name in ("lightning.pytorch", "lightning.fabric"):  # importing them sets them to INFO
             logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # which says what it ends
         self._argv = argv
         self._checkpoint: Path | None = None
         self._held = ExitStack()  # the run directory, while it is written to
@@ -159,7 +161,7 @@ class Cli(LightningCLI):
         parser.add_argument(
             "--run_dir",
             type=str | None,
-            help="Where the run writes to; by default a new folder of runs/, named after the first configuration.",
+            help="Where the run writes to; by default one of runs/, named after configurations, memory and seed.",
         )
         parser.add_argument(
             "--predictions",
@@ -274,7 +276,7 @@ class Cli(LightningCLI):
         likelihood = self.model.likelihood
         self._show(evaluation_of(outputs, likelihood), "test")
         path = self.run_dir / "predictions.csv"
-        write = write_predictions if likelihood.has_classes else write_numbers
+        write = partial(write_predictions, classes=self.model.classes) if likelihood.has_classes else write_numbers
         write_whole(path, lambda temporary: write(temporary, outputs))
         print(f"predictions: {path}")
 

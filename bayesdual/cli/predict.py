@@ -12,6 +12,8 @@ from bayesdual.cli.words import WordParser
 from bayesdual.files import write_whole
 from bayesdual.serving import Predictor, Rows, load, read_inputs
 
+LEAST = 10  # inputs that a test of drift is made of
+
 
 def main(argv: list[str]) -> None:
     """Predicts, and writes a CSV file.
@@ -29,6 +31,11 @@ def main(argv: list[str]) -> None:
     rows = read_inputs(given.input, predictor.inputs)
     tasks = rows.tasks if given.task is None else given.task
     probabilities = predictor.predict_proba(rows.x, tasks)
+    if len(probabilities) >= LEAST and (found := predictor.drift(rows.x, tasks)) and found["drifts"]:
+        print(
+            f"note: these inputs are others than those that the run was evaluated on (two-sample test on features, p = "
+            f"{found['p']:.3g}); predictive entropy {found['entropy']:.3g}, there {found['entropy_before']:.3g}"
+        )
     output = given.output or given.input.with_name(f"{given.input.stem}.predictions.csv")
     write_whole(output, lambda path: write_rows(path, predictor, rows, probabilities))
     print(f"predictions: {output}")

@@ -42,16 +42,24 @@ def write_numbers(path: Path, outputs: Outputs) -> None:
                     writer.writerow([i + 1, f"{y:.6g}", f"{mean:.6g}"])
 
 
-def write_predictions(path: Path, outputs: Outputs) -> None:
+def write_predictions(path: Path, outputs: Outputs, classes: Sequence[str] = ()) -> None:
     """Writes a row an example: experience, label, prediction, its probability, and the entropy in nats, as CSV.
 
-    Where the weights are uncertain, the entropy is there in two parts, too: the data's and the weights'.
+    Where the weights are uncertain, the entropy is there in two parts, too: the data's and the weights'. Where classes
+    have names, those of label and prediction come last.
+
+    Args:
+        path: The file.
+        outputs: What the learner returned.
+        classes: Names of classes, by label; a class beyond them is called by its number.
     """
     split = outputs[0][0]["epistemic"] is not None
+    name_of = dict(enumerate(classes)).get
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         parts = ["aleatoric", "epistemic"] if split else []
-        writer.writerow(["experience", "label", "prediction", "probability", "entropy", *parts])
+        names = ["label_name", "prediction_name"] if classes else []
+        writer.writerow(["experience", "label", "prediction", "probability", "entropy", *parts, *names])
         for i, batches in enumerate(outputs):
             for batch in batches:
                 p = batch["probabilities"]
@@ -61,4 +69,5 @@ def write_predictions(path: Path, outputs: Outputs) -> None:
                     numbers += [numbers[1] - batch["epistemic"], batch["epistemic"]]
                 rows = torch.stack(numbers, 1).tolist()
                 for y, k, row in zip(batch["y"].tolist(), prediction.tolist(), rows, strict=True):
-                    writer.writerow([i + 1, y, k, *(f"{value:.6f}" for value in row)])
+                    called = [name_of(y, y), name_of(k, k)] if classes else []
+                    writer.writerow([i + 1, y, k, *(f"{value:.6f}" for value in row), *called])

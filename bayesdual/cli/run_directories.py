@@ -14,6 +14,7 @@ from bayesdual.configuration import CommandLineError, read_config
 from bayesdual.files import is_damaged
 
 RUNS = Path("runs")
+FLAGS = r"(-(memory|seed)_\d+(_bytes)?)*"  # in the name of a run, see name_of_run
 CHECKPOINTS = "checkpoints"
 FREE = (
     "threads",
@@ -39,12 +40,14 @@ def new_run(name: str) -> Path:
 
 
 def latest_run(name: str) -> Path:
-    """The newest run directory of a name that has a checkpoint.
+    """The newest run directory of a name that has a checkpoint; else of those of another memory or seed.
 
     Raises:
         CommandLineError: There is none.
     """
-    for path in reversed(runs_named(name)):
+    plain = re.sub(f"{FLAGS}$", "", name)
+    alike = [path for path in RUNS.glob(f"{plain}-*") if re.fullmatch(rf"{re.escape(plain)}{FLAGS}-\d+", path.name)]
+    for path in (*reversed(runs_named(name)), *sorted(alike, key=lambda p: -p.stat().st_mtime)):
         if (path / CHECKPOINTS / "last.ckpt").exists():
             return path
     raise CommandLineError(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from jsonargparse import ArgumentParser
 from lightning import Trainer, seed_everything
 
-from bayesdual.learner import Learner, StreamDataModule
+from bayesdual.learner import Learner, MergeExperts, StreamDataModule
 
 NOTHING_WRITTEN = {
     "logger": False,
@@ -56,7 +56,7 @@ def learn(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **model.history.results(),
         "exemplars": len(model.algorithm.memory),
-        "memory_bytes": model.algorithm.memory_bytes(),
+        "memory_bytes": model.algorithm.memory_bytes() | _of_experts(trainer),
     }
 
 
@@ -68,3 +68,9 @@ def _parser() -> ArgumentParser:
     parser.add_class_arguments(StreamDataModule, "data", fail_untyped=False)
     parser.add_class_arguments(Trainer, "trainer", instantiate=False, fail_untyped=False)
     return parser
+
+
+def _of_experts(trainer: Mapping[str, Any]) -> dict[str, int]:
+    """What is carried where experts are merged over the stream."""
+    merging = [callback for callback in trainer.get("callbacks") or () if isinstance(callback, MergeExperts)]
+    return {name: size for callback in merging for name, size in callback.memory_bytes().items()}

@@ -37,6 +37,8 @@ COMMANDS = {
     "list": "Name the scenarios, networks, selections, priors, methods and baselines that there are.",
 }
 BENCHMARK = "data.benchmark"
+NAMING = {"memory_size": ("memory_", ""), "memory_bytes": ("memory_", "_bytes"), "seed_everything": ("seed_", "")}
+"""Flags whose values are in the name of a run, by their last words."""
 
 
 class CommandLineError(Exception):
@@ -171,16 +173,24 @@ def flatten(content: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any
 
 
 def name_of_run(argv: list[str]) -> str:
-    """What a run is named after: the stem of its first configuration.
+    """What a run is named after: its first configuration, and what tells it from others that begin with that.
 
-    The ``config.yaml`` of a run is named as the run was.
+    These are the overlays, and the memory and the seed that flags give: ``split_digits-replay-seed_3``. The
+    ``config.yaml`` of a run is named as the run was.
     """
-    places = config_places(argv)
+    places = [Path(path) for _, path in config_places(argv)]
     if not places:
         return "run"
-    path = Path(places[0][1])
-    run = run_of_config(path)
-    return path.stem if run is None else re.sub(r"-\d+$", "", run.absolute().name)
+    run = run_of_config(places[0])
+    first = places[0].stem if run is None else re.sub(r"-\d+$", "", run.absolute().name)
+    marks = [path.stem for path in places[1:]]
+    marks += [
+        f"{word}{value}{unit}"
+        for _, key, value in flags_of(argv)
+        for ending, (word, unit) in NAMING.items()
+        if value is not None and value.isdigit() and key.rpartition(".")[2] == ending
+    ]
+    return "-".join([first, *marks])
 
 
 def run_of_config(path: Path) -> Path | None:

@@ -24,6 +24,9 @@ TYPES = {
     "dict": "a mapping",
 }
 DENIED = re.compile(r"Importing '([^']+)' is not allowed")  # the parser's words
+LOST = re.compile(  # the words of gloo, NCCL and PyTorch
+    r"(Connection (closed|reset)( or reset)? by (peer|remote peer))|remote process exited|^process \d+ terminated with"
+)
 FEW = 12  # so many names are listed when none is close
 
 
@@ -168,6 +171,13 @@ def failure(error: BaseException, settings: Sequence[Setting]) -> str:
     """
     text = one_line(error) or type(error).__name__
     plain = isinstance(error, (ValueError, OSError, ArithmeticError)) or type(error).__module__.startswith("lightning.")
+    if type(error).__name__ == "ProcessRaisedException":  # of a process that was forked, with all its traceback
+        text, plain = one_line(str(error).strip().splitlines()[-1].partition(": ")[2]) or text, True
+    if LOST.search(text):
+        return (
+            "another process of this run has ended, which ends this one: what it said stands above, if it could say "
+            "anything; the last checkpoint is whole."
+        )
     if not plain:
         text = f"{type(error).__name__}: {text} (--debug shows where)"
     text += "" if text.endswith(("?", "!")) else "."

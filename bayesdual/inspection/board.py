@@ -128,8 +128,8 @@ class StreamBoard(Callback):
 
     def _write(self, trainer: Trainer, learner: Learner, last: bool) -> None:
         """Gives every logger what there is to see after an experience."""
-        step, number, started = trainer.global_step, len(learner.history.accuracy), time.perf_counter()
-        writers, loggers = _writers(trainer), others(trainer)
+        started, number = time.perf_counter(), len(learner.history.accuracy)
+        step, writers, loggers = trainer.global_step, _writers(trainer), others(trainer)
         takers = [taker for logger in loggers if (taker := taker_of(logger))]
         scalars = {f"by_experience/{name}": value for name, value in by_experience(Standing.of(learner)).items()}
         for writer in writers:
@@ -137,11 +137,11 @@ class StreamBoard(Callback):
                 writer.add_scalar(name, value, number)
         for logger in loggers:
             logger.log_metrics({**scalars, "experiences_learned": number}, step)
-        if (writers or takers) and not last and self._spent > self.share * (started - self._began):
-            self.left_out.append(number)
-        else:
+        if last or self._spent <= self.share * (started - self._began):
             self._show(writers, takers, learner, step)
             self._spent += time.perf_counter() - started
+        elif writers or takers:
+            self.left_out.append(number)
         if last:
             for writer in writers:
                 self._end(writer, learner, step)

@@ -5,6 +5,7 @@ They are callbacks of a :class:`lightning.Trainer` that fits a :class:`bayesdual
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ from bayesdual.inspection.predictions import KeptPredictions, bytes_kept
 from bayesdual.inspection.standing import Standing, leave, save_map, save_pictures
 from bayesdual.inspection.tables import accuracy_tables, cell, summary
 from bayesdual.inspection.verdict import classes_lost, lost_since, verdict
-from bayesdual.learner import Learner, sentence_of_drift
+from bayesdual.learner import Learner
 from bayesdual.memory import MemoryMap
 from bayesdual.models import WritesFiles
 from bayesdual.posterior import UNMARKED
+from bayesdual.prediction import sentence_of_drift
 
 
 class StreamProgress(ProgressBar):
@@ -129,12 +131,11 @@ class RunReport(Callback):
         stream, matrix, score = learner.stream, learner.history.accuracy, learner.history.score
         if not (stream.last_epoch_of_experience and trainer.is_global_zero):
             return
-        seen = measures.average_seen_accuracy(matrix)
-        line = (
-            f"experience {stream.experience + 1}/{stream.n_experiences} learned: {score.name} on it "
-            f"{cell(matrix[-1][stream.experience], score)}, on all so far {cell(seen, score)}{_lost(matrix, score)}"
-        )
-        self._say(trainer, line)
+        seen = cell(measures.average_seen_accuracy(matrix), score)
+        on_it = "" if math.isnan(own := matrix[-1][stream.experience]) else f"on it {cell(own, score)}, "
+        where = "on the common test" if stream.evaluates_in_common(stream.evaluate_on) else f"{on_it}on all so far"
+        which = f"experience {stream.experience + 1}/{stream.n_experiences}"
+        self._say(trainer, f"{which} learned: {score.name} {where} {seen}{_lost(matrix, score)}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:

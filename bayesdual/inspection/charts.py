@@ -59,7 +59,7 @@ def matrix_chart(matrix: measures.Matrix) -> Chart:
         if not math.isnan(matrix[i][j])
     ]
     few = n <= WITH_NUMBERS
-    axis = {"labelAngle": 0} if few else {"labelAngle": 0, "values": list(range(10, n + 1, 10))}
+    axis = experience_axis(n)
     place = {
         "x": field_of("experience", "ordinal", title="accuracy on experience", axis=axis),
         "y": field_of("after", "ordinal", title="after experience", axis=axis),
@@ -72,6 +72,11 @@ def matrix_chart(matrix: measures.Matrix) -> Chart:
         text = field_of("accuracy", format=".2f")
         layers.append({"mark": {"type": "text", "fontSize": 12}, "encoding": {"text": text, "color": ink}})
     return chart(cells, place, layers, 60 + HIGH * min(learned, 10))
+
+
+def experience_axis(n: int) -> dict[str, Any]:
+    """Of many experiences every tenth is numbered."""
+    return {"labelAngle": 0} if n <= WITH_NUMBERS else {"labelAngle": 0, "values": list(range(10, n + 1, 10))}
 
 
 def progress_chart(matrix: measures.Matrix) -> Chart:
@@ -112,7 +117,7 @@ def losses_chart(matrix: measures.Matrix) -> Chart:
     bars = [{"experience": j + 1, "lost": a} for j, a in enumerate(lost(matrix)) if not math.isnan(a)]
     top = max([0.1, *(1.15 * bar["lost"] for bar in bars)])
     place = {
-        "x": field_of("experience", "ordinal", axis={"labelAngle": 0, "labelOverlap": True}),
+        "x": field_of("experience", "ordinal", axis=experience_axis(len(matrix))),
         "y": field_of("lost", title="accuracy lost", scale={"domain": [0, top]}),
         "tooltip": exactly("experience", "lost"),
     }
@@ -135,13 +140,14 @@ def certainty_chart(over_stream: Sequence[Mapping[str, Any]], key: str, name: st
         {"after": row["after"], "of": group, key: row[group][key]}
         for row in over_stream
         for group in GROUP_COLORS
-        if group in row and (key != "nll" or row[group][key] > 0)
+        if group in row and key in row[group] and (key != "nll" or row[group][key] > 0)
     ]
+    shown = {group: color for group, color in GROUP_COLORS.items() if any(point["of"] == group for point in points)}
     highest = max((point[key] for point in points), default=1.0)
     place = {
         "x": after_experience(len(over_stream)),
         "y": field_of(key, title=name, scale={"type": "log"} if key == "nll" else {"domain": [0, 1.05 * highest]}),
-        "color": field_of("of", "nominal", scale={"domain": [*GROUP_COLORS], "range": [*GROUP_COLORS.values()]}),
+        "color": field_of("of", "nominal", scale={"domain": [*shown], "range": [*shown.values()]}),
         "tooltip": exactly("of", "after", key),
     }
     return chart(points, place, [{"mark": {"type": "line", "point": True}, "params": [ZOOM]}], 150)

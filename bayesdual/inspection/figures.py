@@ -33,6 +33,7 @@ GROUP_COLORS = {
     "old": "#d55e00",
     "new": "#0072b2",
     "unseen": "#5b6770",
+    "ood": "#cc79a7",  # data of another kind
 }  # told apart by those who are colour-blind, too
 MEAN = "mean of those seen"
 LOST_COLOR, KEPT_COLOR = "#d55e00", "#0072b2"
@@ -151,8 +152,8 @@ def name_ends(axes: Axes, x: float, ends: Sequence[tuple[float, str, Any]]) -> N
     known = sorted((end for end in ends if not math.isnan(end[0])), key=lambda end: -end[0])
     for height, *_ in known:
         heights.append(min([height, *(above - apart for above in heights[-1:])]))
-    if heights and heights[-1] < low:  # all of them a little higher
-        heights = [height + low - heights[-1] for height in heights]
+    for k in range(1, len(heights) + 1):  # from below: none beneath the axis, and those above it make room
+        heights[-k] = max(heights[-k], low if k == 1 else heights[1 - k] + apart)
     for place, (height, name, color) in zip(heights, known, strict=True):
         line = {"arrowstyle": "-", "color": color, "lw": 1.2, "shrinkA": 1, "relpos": (0, 0.5)}
         axes.annotate(
@@ -200,7 +201,7 @@ def name_of(label: int, class_names: Sequence[str] | None) -> str:
 
 def losses_figure(lost: Sequence[float], score: measures.Score = measures.ACCURACY) -> Figure:
     """How much worse the score on each experience is than it was at its best."""
-    figure = new_figure(6, 2.4)
+    figure = new_figure(5.2, 2.4)
     axes = figure.subplots()
     axes.bar(range(1, len(lost) + 1), lost, color=LOST_COLOR)
     if len(lost) <= WITH_NUMBERS:
@@ -227,7 +228,7 @@ def posterior_figure(posterior: Posterior) -> Figure:
     }
     narrow = sorted(found, key=lambda name: found[name][1])[:WITH_NAMES]
     names = [name for name in found if name in narrow]
-    figure = new_figure(6, 0.9 + 0.32 * len(names))
+    figure = new_figure(5.2, 0.9 + 0.32 * len(names))
     axes = figure.subplots()
     for row, name in enumerate(names):
         low, middle, high = found[name]
@@ -242,7 +243,7 @@ def posterior_figure(posterior: Posterior) -> Figure:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.05 * widest)
     left_out = f", the {len(names)} narrowest of {len(found)} parameters" if len(names) < len(found) else ""
-    axes.set_xlabel(f"standard deviation{left_out}")
+    axes.set(xlabel=f"standard deviation{left_out}", ylabel="parameter")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -256,7 +257,7 @@ def quantiles(values: Tensor, at: Tensor) -> Tensor:
 def parts_figure(parts: Mapping[str, float], unit: str) -> Figure:
     """What a whole is made of, the largest part first."""
     ordered = sorted(parts.items(), key=lambda item: -item[1])
-    figure = new_figure(6, 0.7 + 0.3 * len(ordered))
+    figure = new_figure(5.2, 0.7 + 0.3 * len(ordered))
     axes = figure.subplots()
     axes.barh(range(len(ordered)), [value for _, value in ordered], color="#5b6770")
     axes.set_yticks(range(len(ordered)), [name for name, _ in ordered])
@@ -264,6 +265,8 @@ def parts_figure(parts: Mapping[str, float], unit: str) -> Figure:
         axes.text(value, row, f" {value:,.0f}" if value >= 100 else f" {value:.1f}", va="center", fontsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.15)
+    axes.locator_params(axis="x", nbins=5)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}" if value < 1e6 else f"{value / 1e6:g} million")
     axes.set_xlabel(unit)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

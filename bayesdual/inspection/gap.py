@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bayesdual.inspection.figures import KEPT_COLOR, LOST_COLOR, new_figure
+from bayesdual.inspection.figures import KEPT_COLOR, LOST_COLOR, WITH_NUMBERS, new_figure
 from bayesdual.learner import Learner
 from bayesdual.models import evaluating
 
@@ -63,18 +63,23 @@ def gaps(on_old: Rows) -> dict[int, float]:
 
 def gap_figure(on_old: Rows) -> Figure:
     """Accuracy on the old by training step; a dotted line where an experience begins, the deepest dip named."""
-    figure = new_figure(7.2, 3.4)
+    figure = new_figure(5.8, 3)
     axes = figure.subplots()
     deepest = max(gaps(on_old).items(), key=lambda item: item[1])
-    for k in dict.fromkeys(row["experience"] for row in on_old):
+    experiences = list(dict.fromkeys(row["experience"] for row in on_old))
+    few = len(experiences) <= WITH_NUMBERS
+    for k in experiences:
         mine = [row for row in on_old if row["experience"] == k]
         steps, old = [row["step"] for row in mine], [row["old"] for row in mine]
-        axes.axvline(steps[0], color="#bbbbbb", lw=0.8, ls=":")
+        if few:
+            axes.axvline(steps[0], color="#bbbbbb", lw=0.8, ls=":")
         axes.plot(steps, old, "-", color=KEPT_COLOR, lw=1.3)
         if k == deepest[0] and deepest[1] > 0:
             at = old.index(min(old))
             axes.plot(steps[at], old[at], "o", color=LOST_COLOR)
             axes.set_title(f"deepest dip: {deepest[1]:.3f}, in experience {k}", loc="left", fontsize=9)
-    axes.set(xlabel="training step; dotted: an experience begins", ylabel="accuracy on the old", ylim=(0, 1.02))
+    axes.set(
+        xlabel=f"training step{'; dotted: an experience begins' * few}", ylabel="accuracy on the old", ylim=(0, 1.02)
+    )
     axes.spines[["top", "right"]].set_visible(False)
     return figure

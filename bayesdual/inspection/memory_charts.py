@@ -33,7 +33,9 @@ def map_chart(maps: Mapping[int, MemoryMap], class_names: Sequence[str] | None =
     slider = {"input": "range", "min": min(maps), "max": last, "step": 1, "name": "experience "}
     numbers = maps[last].y.is_floating_point()
     place: Chart = {
-        "x": field_of("residual", title=residual_name(maps[last]), scale={} if numbers else WHOLE),
+        "x": field_of(
+            "residual", title=residual_name(maps[last]), scale={} if numbers else WHOLE, axis={"tickCount": 6}
+        ),
         "y": field_of("drawn", title="leverage (log)", scale={"type": "log"}),
         "color": field_of("kept", "nominal", scale={"domain": ["no", "yes"], "range": [OTHERS_COLOR, KEPT_COLOR]}),
         "tooltip": exactly("class", "residual", "leverage", "kept", "index"),

@@ -70,7 +70,9 @@ def memory_figure(exemplars: Exemplars, class_names: Sequence[str] | None = None
     axes.set_yticks(rows, [name_of(c, class_names) for c in classes])
     axes.set_ylabel("class")
     axes.set_xticks([])
-    axes.set_title(f"number: examples it stands for; bar: score, all of it {highest:.2g}{left_out}", fontsize=8)
+    axes.set_title(
+        f"number: how many examples it stands for; bar: its score, a full one is {highest:.2g}{left_out}", fontsize=8
+    )
     axes.spines[:].set_visible(False)
     return figure
 
@@ -101,7 +103,7 @@ def changes_figure(changes: Tensor, class_names: Sequence[str] | None = None) ->
     """
     most = changes[:, 1:].sum(1).argsort(descending=True, stable=True)[:CLASSES].sort().values
     rows = changes[most].tolist()
-    figure = new_figure(6, 1.1 + 0.26 * max(1, len(rows)))
+    figure = new_figure(5.2, 1.1 + 0.26 * max(1, len(rows)))
     axes = figure.subplots()
     for row, (_, came, went) in enumerate(rows):
         axes.barh(row, came, color=KEPT_COLOR)
@@ -121,7 +123,7 @@ def changes_figure(changes: Tensor, class_names: Sequence[str] | None = None) ->
 
 def map_figure(mapped: MemoryMap) -> Figure:
     """Residual against leverage of an experience's examples, those kept marked; of many a part."""
-    figure = new_figure(6, 3.8)
+    figure = new_figure(5.2, 3.6)
     axes = figure.subplots()
     rows, floor = drawn_rows(mapped), leverage_floor(mapped)
     looks: tuple[tuple[bool, dict[str, Any]], ...] = (

@@ -18,9 +18,13 @@ SPACES = ' style="padding: 1px 7px; text-align: right;"'
 
 def show(html: str) -> Any:
     """Shows HTML below the cell, and returns what changes it."""
-    from IPython.display import HTML, display  # type: ignore[import-not-found]  # no dependency: a notebook has it
+    return _ipython().display(_ipython().HTML(html), display_id=True)
 
-    return display(HTML(html), display_id=True)
+
+def _ipython() -> Any:
+    from IPython import display  # type: ignore[import-not-found]  # no dependency: a notebook has it
+
+    return display
 
 
 class NotebookBar:
@@ -57,10 +61,8 @@ class NotebookBar:
 
     def _draw(self) -> None:
         if self._handle is not None and not self.disable:
-            from IPython.display import HTML
-
             self._drawn = time.monotonic()
-            self._handle.update(HTML(self._html()))
+            self._handle.update(_ipython().HTML(self._html()))
 
     def _html(self) -> str:
         share, since = self._done / self._total, self._done - max(0.0, self._done_before)

@@ -24,6 +24,8 @@ STYLE = """
 body { margin: 0 auto; max-width: 70rem; padding: 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; border-top: 1px solid #ddd; padding-top: .6rem; }
 h3 { font-size: 1rem; margin: 1rem 0 0; overflow-wrap: anywhere; }
+section { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); gap: 0 2rem; }
+section > * { min-width: 0; } section > :not(figure) { grid-column: 1 / -1; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #ddd; vertical-align: top; }

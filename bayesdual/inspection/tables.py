@@ -153,9 +153,10 @@ def evaluation_table(evaluation: measures.Evaluation | measures.NumberEvaluation
     scores, name = measures.scores_of(evaluation), score_of(evaluation).name
     table = Table("experience", f"{name} on the {stream} stream", box=box.SIMPLE_HEAD, padding=0)
     table.columns[1].justify = "right"
-    for j, a in enumerate(scores):
-        table.add_row(str(j + 1), f"{a:.4f}", end_section=j == len(scores) - 1)
-    table.add_row("average", f"{sum(scores) / len(scores):.4f}")
+    known = {str(j + 1): a for j, a in enumerate(scores) if not math.isnan(a)}
+    for experience, a in known.items():
+        table.add_row(experience, f"{a:.4f}", end_section=len(table.rows) == len(known) - 1)
+    table.add_row("average", f"{sum(known.values()) / max(1, len(known)):.4f}")
     for key, name in NAMES.items():
         if key in evaluation["measures"]:
             table.add_row(name, f"{evaluation['measures'][key]:.4f}")

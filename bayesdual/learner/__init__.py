@@ -6,18 +6,18 @@ require("bayesdual.learner", "lightning")
 
 from bayesdual.learner.checkpoint import StreamCheckpoint
 from bayesdual.learner.datamodule import EVALUATION_BATCH, StreamDataModule
-from bayesdual.learner.drift import sentence_of_drift
 from bayesdual.learner.history import History
 from bayesdual.learner.learner import Learner
+from bayesdual.learner.merging import MergeExperts
 from bayesdual.random_state import random_state, set_random_state
 
 __all__ = [
     "EVALUATION_BATCH",
     "History",
     "Learner",
+    "MergeExperts",
     "StreamCheckpoint",
     "StreamDataModule",
     "random_state",
-    "sentence_of_drift",
     "set_random_state",
 ]

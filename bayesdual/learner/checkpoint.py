@@ -48,7 +48,7 @@ class StreamCheckpoint(Checkpoint):
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
         self.keep = keep
-        self._written_at = time.monotonic()
+        self._written_at, self._has_written = time.monotonic(), False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._written_at = time.monotonic()
@@ -86,12 +86,16 @@ class StreamCheckpoint(Checkpoint):
 
     def _write_last(self, trainer: Trainer) -> Path:
         last = self.directory / "last.ckpt"
+        if self._has_written and trainer.is_global_zero and not self.directory.is_dir():
+            raise FileNotFoundError(
+                f"{self.directory} has gone while the run was learning, and so have its checkpoints."
+            )
         if trainer.is_global_zero:  # Lightning's own way may copy from another file system, which a kill cuts short
             self.directory.mkdir(parents=True, exist_ok=True)
             write_whole(last, trainer.save_checkpoint)
         else:  # every process has its part in a checkpoint; the first one writes it
             trainer.save_checkpoint(last)
-        self._written_at = time.monotonic()
+        self._written_at, self._has_written = time.monotonic(), True
         return last
 
 

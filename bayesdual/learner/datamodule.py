@@ -36,7 +36,9 @@ class StreamDataModule(LightningDataModule):
 
     Args:
         benchmark: An Avalanche benchmark with streams ``train`` and ``test`` and, for tuning, ``valid``; or what
-            returns one: of ``bayesdual.scenarios``, ``avalanche.benchmarks.classic``, or a callable of your own.
+            returns one: of ``bayesdual.scenarios``, ``avalanche.benchmarks.classic``, or a callable of your own. Where
+            there are several experiences to learn and one to evaluate, that is evaluated after each, and its scores
+            stand in the column of the first.
         epochs: Epochs of training on each experience.
         batch_size: New examples in a training batch.
         batch_size_of: Of ``all`` processes together, each taking its part, so that a step is the same whatever their
@@ -81,6 +83,7 @@ class StreamDataModule(LightningDataModule):
         self.epoch = 0  # of that experience, the one under way
         self.batch = 0  # of that epoch, the one that its loader begins with
         self.evaluated: list[int] = []  # the experience that each of the evaluation loaders made last is of
+        self.evaluated_in_common = False  # by those
         self._past: Past = NOTHING
         self._goes_on = False
         self._earlier: tuple[StreamDataModule | None, ...] = ()  # the streams of the past, the newest last
@@ -234,8 +237,18 @@ class StreamDataModule(LightningDataModule):
         return self._reader.ood_data()
 
     def evaluated_before(self) -> TensorData | DatasetData | None:
-        """What the experience before the current one is evaluated on; None of the first, or where that is gone."""
+        """What the experience before the current one is evaluated on; None of the first, or where there is no such."""
+        if self.experience > len(self._past) and self.evaluates_in_common(self.evaluate_on):
+            return None
         return self._evaluations(self.evaluate_on).get(self.experience - 1)
+
+    def evaluated_so_far(self) -> list[TensorData | DatasetData]:
+        """What the experiences learned, the current one included, are evaluated on, where that can be had."""
+        return [data for k, data in self._evaluations(self.evaluate_on).items() if k <= self.experience]
+
+    def evaluates_in_common(self, stream: str) -> bool:
+        """Whether one evaluation experience is common to several to learn; it stands at the first of them."""
+        return len(self.evaluation_data(stream)) == 1 < len(self.stream("train"))
 
     # -- several processes
 
@@ -268,7 +281,8 @@ class StreamDataModule(LightningDataModule):
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING:
             return self._evaluation_loaders("valid", self.ood_data)
         done = self.experience + 1
-        in_between = done % self.evaluate_every and done < self.n_experiences
+        common = self.evaluates_in_common(self.evaluate_on)
+        in_between = done % self.evaluate_every and done < self.n_experiences and not common
         if in_between and not (self.trainer is not None and self.trainer.sanity_checking):
             return self._evaluation_loaders(self.evaluate_on, only=(self.experience, done))
         return self._evaluation_loaders(self.evaluate_on, self.ood_data)
@@ -329,6 +343,7 @@ class StreamDataModule(LightningDataModule):
         self, stream: str, beside: Sequence[TensorData | DatasetData] = (), only: Sequence[int] | None = None
     ) -> list[TensorLoader | DatasetLoader]:
         known = self._evaluations(stream)
+        self.evaluated_in_common = self.evaluates_in_common(stream)
         if only is not None:
             known = {experience: known[experience] for experience in only if experience in known}
         self.evaluated = [*known, *range(self.n_experiences, self.n_experiences + len(beside))]

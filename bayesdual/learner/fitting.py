@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ from bayesdual.memory import Memory
 from bayesdual.models import evaluating
 from bayesdual.prediction import check_last_layer, class_logits, takes_task_labels
 from bayesdual.stream import ExperienceData, Inputs, Predict
+
+LOOKED_AT = 100  # examples, of which the scale is told
+LARGE = 50.0
 
 
 class Known(NamedTuple):
@@ -61,6 +65,9 @@ def fitted(
     n_logits = stream.n_classes if grows else n_logits
     if fitting:
         check_outputs(stream, n_logits)
+        if not any(p.requires_grad for p in network.parameters()):
+            raise ValueError("model.network has no parameter that requires a gradient: there is nothing to learn.")
+        warn_of_scale(sample)
         check_labels(stream, n_logits)
         algorithm.check_budget(sample, stream.n_classes)
     if by_posterior:
@@ -75,6 +82,21 @@ def fitted(
         mask = check_tasks(learned.tasks, train)
     head = widen_for(network, logits, sample, n_logits) if grows else None
     return Known(inputs, joined_names(learned.classes, stream.benchmark), mask), head
+
+
+def warn_of_scale(data: ExperienceData) -> None:
+    """Warns of inputs far from 1, on which a rate that suits others may diverge or learn nothing.
+
+    Args:
+        data: Some examples; of those that are no floats, or are images in uint8, nothing is said.
+    """
+    x = data.inputs(torch.arange(min(len(data.y), LOOKED_AT)))
+    if x.is_floating_point() and (size := float(x.double().flatten(1).square().mean(0).sqrt().max())) > LARGE:
+        warnings.warn(
+            f"the inputs of data.benchmark are as large as {size:.3g} (root mean square over {len(x)} examples), and "
+            "IVON's rule is made for about 1: standardise them, as from_arrays and from_table do.",
+            stacklevel=2,
+        )
 
 
 def check_outputs(stream: StreamDataModule, n_logits: int) -> None:

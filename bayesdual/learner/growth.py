@@ -25,20 +25,20 @@ def count_logits(network: nn.Module, predict: Predict, data: ExperienceData, inp
     try:
         with torch.no_grad(), evaluating(network):
             logits = predict(x, data.tasks[:1])
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AttributeError, KeyError) as error:
         bytes_as_they_are = x.dtype == torch.uint8 and not inputs.mean
         hint = (
             "; they are uint8 as they are: give the mean and std that normalise them (TensorData), or a transform "
             "that makes floats of them"
         )
         raise ValueError(
-            f"model.network does not take the inputs of data.benchmark, of shape {tuple(x.shape[1:])} "
+            f"model.network does not take the inputs of data.benchmark, {inputs} "
             f"({error}){hint if bytes_as_they_are else ''}."
         ) from error
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         raise ValueError(
             f"model.network returns {type(logits).__name__} for one input, not logits of shape (1, classes): give "
-            "a network that does, such as one that returns the .logits of yours."
+            "a network that returns them, or an object that has them as its logits."
         )
     return logits.shape[1]
 

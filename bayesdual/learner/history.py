@@ -10,7 +10,7 @@ from typing import Any
 
 from bayesdual import measures
 
-GROUPS = ("old", "new", "unseen")  # experiences, as they stand to the one learned last
+GROUPS = ("old", "new", "unseen", "ood")  # experiences, as they stand to the one learned last, and other data
 WHERE_KNOWN = ("accuracy_of_classes", "confusion", "reliability", "on_old")
 OVER_STREAM = ("nll", "ece", "entropy", "aleatoric", "epistemic")
 
@@ -34,7 +34,8 @@ class History:
         reliability: Answers, mean confidence and accuracy of each bin of confidence there.
         on_old: Mean score of the experiences learned before, every so many steps while the next is learned, if that
             is measured (see ``bayesdual.inspection.StreamBoard``): ``step``, ``experience`` (from 1) and ``old``.
-        drift: What told each experience but the first from the one before, before it was learned (see ``drift.py``).
+        drift: What told each experience but the first from the one before, before it was learned: see
+            :func:`bayesdual.prediction.drift_between`.
         over_stream: The measures after each experience, of ``old``, ``new`` and ``unseen`` ones, and ``told_apart``.
         seconds: Wall time by activity: ``total``, ``evaluation`` and ``memory``.
     """
@@ -113,17 +114,23 @@ class History:
     def results(self) -> dict[str, Any]:
         """The measures of ``bayesdual.measures`` on all experiences evaluated, and the seconds spent.
 
-        ``forward_transfer`` is None if the untrained network was not evaluated.
+        ``forward_transfer`` is None if the untrained network was not evaluated, or on one experience of several only.
+
+        Raises:
+            ValueError: No experience has been evaluated yet.
         """
+        if not self.accuracy:
+            raise ValueError("no experience has been learned to its end and evaluated: there are no results yet.")
         training = self.seconds["total"] - self.seconds["evaluation"] - self.seconds["memory"]
         key, gains = self.score.key, self.score.gains(self.accuracy)
         [untrained] = self.score.gains([self.untrained])
+        known = len(untrained) == 1 or not all(map(math.isnan, untrained[1:]))
         return {
             "score": key,
             f"average_{key}": measures.average_accuracy(self.accuracy),
             "forgetting": measures.forgetting(gains),
             "backward_transfer": measures.backward_transfer(gains),
-            "forward_transfer": measures.forward_transfer(gains, untrained) if untrained else None,
+            "forward_transfer": measures.forward_transfer(gains, untrained) if untrained and known else None,
             f"{key}_matrix": self.accuracy,
             f"{key}_untrained": self.untrained,
             "nll": self.nll,

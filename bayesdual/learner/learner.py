@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -21,26 +21,29 @@ from bayesdual.algorithm import BayesDual
 from bayesdual.files import refusing_other_content
 from bayesdual.ivon import IVONByRule, IVONCallback
 from bayesdual.learner.datamodule import StreamDataModule
-from bayesdual.learner.drift import drift
 from bayesdual.learner.fitting import Known, check_outputs, fitted
 from bayesdual.learner.growth import carry_over, count_logits, refuse_other_network
 from bayesdual.learner.history import History
 from bayesdual.learner.position import batches_done, random_states, rest_as_an_epoch, set_random_state_of, share_done
 from bayesdual.learner.processes import check_learned, check_start
 from bayesdual.learner.start import arrange, check_saved, check_shared, take_place
-from bayesdual.learner.supported import refuse_unsupported
+from bayesdual.learner.supported import refuse_partial_evaluation, refuse_unsupported
 from bayesdual.models import evaluating, of_network, widen_as_saved
 from bayesdual.posterior import Posterior
 from bayesdual.prediction import (
     Predicted,
     PredictionName,
+    Seen,
     class_logits,
+    drift_between,
     prediction_by,
+    seen,
+    some_of,
     takes_task_labels,
 )
 from bayesdual.random_state import random_state, set_random_state
 from bayesdual.schedule import lower_learning_rate
-from bayesdual.stream import Batch, Inputs
+from bayesdual.stream import Batch, ExperienceData, Inputs
 
 
 class Learner(LightningModule):
@@ -88,6 +91,7 @@ class Learner(LightningModule):
         self._learned: StreamDataModule | None = None  # the stream of the last fit
         self._optimizer_state: dict[str, Any] | None = None  # as the last fit, or the checkpoint, left it
         self.classes: tuple[str, ...] = ()  # names, by label, where the benchmark has any
+        self.usual: Seen | None = None  # what the network makes of evaluated examples of what it has learned
         self._epochs_counted = 0  # by the trainer, in the checkpoint
         self.latest_evaluation: measures.Evaluation | measures.NumberEvaluation | None = None
         self._metric = self.likelihood.metric(0)  # of the evaluation under way
@@ -171,6 +175,8 @@ class Learner(LightningModule):
             take_place(stream, self._learned)
             if self._learned is None and self.algorithm.memory.counts and not stream.awaits_checkpoint:
                 raise ValueError("this algorithm has learned a stream already: make a new one for each Learner.")
+        else:
+            refuse_partial_evaluation(self.trainer, stage)
         for module in self.network.modules():  # Avalanche's growing heads: grown before the optimizer is made
             if hasattr(module, "adaptation"):
                 for experience in stream.stream("train"):
@@ -251,9 +257,16 @@ class Learner(LightningModule):
         now = stream.train_data()
         if before is None or min(len(before), len(now)) < 2:
             return
-        found = drift(self.network, self, self.likelihood, before, now, stream.experience, self.device)
+        generator = torch.Generator().manual_seed(stream.experience)
+        seen_before, seen_now = (self._seen([data], generator) for data in (before, now))
+        found = {"experience": stream.experience + 1, **drift_between(seen_before, seen_now, generator)}
         self.history.drift.append(found)
         self._log({f"drift/{key}": value for key, value in found.items() if key != "experience"})
+
+    def _seen(self, data: Sequence[ExperienceData], generator: torch.Generator) -> Seen:
+        """What the network makes of some examples."""
+        x, y, t = (part.to(self.device) for part in some_of(data, generator))
+        return seen(self.network, self, self.likelihood, x, y, t)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         done = (self.stream.epoch + share_done(self.trainer, self.stream, batch_idx)) / self.stream.epochs
@@ -295,6 +308,9 @@ class Learner(LightningModule):
                 self._agree()
                 if self.trainer.world_size > 1:
                     check_learned(self.network, self.algorithm, self.posterior())
+            with self.history.timing("evaluation"):
+                evaluated = self.stream.evaluated_so_far()
+                self.usual = self._seen(evaluated, torch.Generator().manual_seed(self.stream.experience))
             memory = self.algorithm.memory
             self._log({"memory/exemplars": len(memory), "memory/examples_seen": memory.examples_seen})
         self.stream.advance()
@@ -357,7 +373,8 @@ class Learner(LightningModule):
         self.history.start("evaluation")
         stream, fitting = self.stream, trainer.state.fn == TrainerFn.FITTING
         learned = stream.experience if fitting else max(stream.experience, len(self.history.accuracy)) - 1
-        self._metric = self.likelihood.metric(stream.n_experiences, learned).to(self.device)
+        told_apart = None if stream.evaluated_in_common else learned  # old experiences, new and unseen ones
+        self._metric = self.likelihood.metric(stream.n_experiences, told_apart).to(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor | None]:
         """Measures, and returns what :meth:`predict_step` does, for callbacks."""
@@ -412,6 +429,7 @@ class Learner(LightningModule):
             "random_state": random_states(self.trainer),
             "inputs": None if self._inputs is None else self._inputs.state_dict(),
             "classes": list(self.classes),
+            "usual": None if self.usual is None else self.usual.state_dict(),
             "within_epoch": self._within_epoch,
             "batches": batches_done(self.trainer, self.stream) if self._within_epoch else 0,
             "batch": self.stream.examples_of_a_batch,
@@ -436,6 +454,7 @@ class Learner(LightningModule):
         widen_as_saved(self.network, of_network(tensors))
         inputs, tasks = state.get("inputs"), tensors.get("task_mask")
         self.classes = tuple(state.get("classes", ()))
+        self.usual = Seen.from_state_dict(state.get("usual"))
         widened = self._prepare(None if inputs is None else Inputs.from_state_dict(inputs), tasks, fitting)
         if tasks is not None and self.task_mask is not None:
             tensors["task_mask"] = self.task_mask  # which holds what was known

@@ -152,10 +152,10 @@ def check_labels(stream: StreamDataModule, n_logits: int) -> None:
             raise ValueError(f"{name} has no training examples: leave it out.")
         if classes and min(classes) < 0:
             raise ValueError(f"{name} has the label {min(classes)}: labels are 0, 1, and so on.")
-    if len(evaluated) != len(own["sizes"]):
+    if len(evaluated) not in (1, len(own["sizes"])):
         raise ValueError(
             f"data.benchmark has {len(own['sizes'])} experiences to learn and {len(evaluated)} in the stream "
-            f"{stream.evaluate_on!r}: give as many, to evaluate each."
+            f"{stream.evaluate_on!r}: give as many, to evaluate each, or one that is common to all."
         )
     for number, data in enumerate(evaluated, start=1):
         name = f"experience {number} of the stream {stream.evaluate_on!r} of data.benchmark"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from lightning import Callback
@@ -29,6 +30,12 @@ CALLBACKS = (
     ModelSummary,
     ProgressBar,
 )
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")  # inputs are made float32 in the network's forward pass
+OURS = {  # settings of the trainer that a stream makes, and what they are where nobody has set them
+    "check_val_every_n_epoch": (1, None, sys.maxsize),  # which it is between the ends of experiences
+    "reload_dataloaders_every_n_epochs": (0, 1),
+}
+LIMITS = {"validate": "limit_val_batches", "test": "limit_test_batches", "predict": "limit_predict_batches"}
 WHOLE = {  # settings of the trainer, and what they are where every epoch is learned and evaluated whole
     "limit_train_batches": (1.0, None),
     "limit_val_batches": (1.0, None, 0),  # or not evaluated at all
@@ -52,6 +59,17 @@ def refuse_unsupported(trainer: Any, network: nn.Module) -> None:
             "trainer.max_steps, max_time and fast_dev_run stop in the middle of an epoch, which a stream cannot go on "
             "from: give trainer.max_epochs, or fewer data.epochs."
         )
+    if trainer.precision not in PRECISIONS:
+        raise ValueError(
+            f"trainer.precision is {trainer.precision}, which is not known to work on a stream: give one of "
+            f"{', '.join(PRECISIONS)}."
+        )
+    for name, free in OURS.items():
+        if getattr(trainer, name) not in free:
+            raise ValueError(
+                f"trainer.{name} is {getattr(trainer, name)}, which has no effect on a stream: it is evaluated at the "
+                "end of each experience, and read anew in each epoch; leave it out."
+            )
     for name, whole in WHOLE.items():
         value = getattr(trainer, name)
         if value not in whole:
@@ -73,12 +91,32 @@ def refuse_unsupported(trainer: Any, network: nn.Module) -> None:
                 "of an epoch, which a stream cannot go on from: give StreamCheckpoint every_n_steps or every_n_minutes "
                 "(--checkpoint.every_n_steps, --checkpoint.every_n_minutes)."
             )
+        if isinstance(callback, ModelCheckpoint) and callback.monitor is not None:
+            raise ValueError(
+                f"a ModelCheckpoint monitors {callback.monitor!r}, but a stream is evaluated at the end of each "
+                "experience, and its last checkpoint alone has learned all: leave monitor out."
+            )
     if not isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy):
         raise ValueError(
             f"trainer.strategy is {type(trainer.strategy).__name__}, which is not known to work on a stream: give ddp, "
             "or leave it out."
         )
     refuse_compiled(trainer.lightning_module, network)
+
+
+def refuse_partial_evaluation(trainer: Any, stage: str) -> None:
+    """Refuses to evaluate a part of a stream only, whose measures would be taken for the stream's.
+
+    Args:
+        trainer: Lightning's.
+        stage: ``validate``, ``test`` or ``predict``.
+
+    Raises:
+        ValueError: The trainer has a limit of its batches.
+    """
+    name = LIMITS[stage]
+    if (value := getattr(trainer, name)) not in (1.0, None) or isinstance(value, int):
+        raise ValueError(f"trainer.{name} is {value}: a stream is evaluated whole; leave it out.")
 
 
 def refuse_compiled(learner: Any, network: nn.Module) -> None:

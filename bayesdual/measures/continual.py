@@ -65,7 +65,8 @@ class Evaluation(TypedDict):
         measures: All measures of all examples, as :func:`bayesdual.measures.measured` names them.
         confusion: How many examples of each class (rows) were taken for which (columns).
         reliability: Of each bin of confidence that is not empty, see :func:`bayesdual.measures.reliability`.
-        groups: The same measures of the experiences that are ``old``, ``new`` and ``unseen``, of those that there are.
+        groups: The same measures of the experiences that are ``old``, ``new`` and ``unseen``, of those that there are;
+            and entropies of data of another kind (``ood``), whose labels mean nothing.
         told_apart: How well ``unseen`` experiences, and data of another kind (``ood``), are told from those learned, as
             :func:`bayesdual.measures.told_apart` names it.
     """

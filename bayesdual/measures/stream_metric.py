@@ -11,6 +11,8 @@ from bayesdual.measures.answers import Answers, answers_of, measured, told_apart
 from bayesdual.measures.calibration import reliability
 from bayesdual.measures.continual import Evaluation
 
+ENTROPIES = ("entropy", "aleatoric", "epistemic")
+
 
 class StreamMetric(Metric):
     """Accuracy of each experience, and all measures of the whole stream and of its old, new and unseen experiences.
@@ -63,6 +65,10 @@ class StreamMetric(Metric):
         seen, unseen = place <= last, (place > last) & (place < n)
         groups = {} if learned is None else {"old": place < last, "new": place == last, "unseen": unseen}
         others = {"unseen": unseen, "ood": place >= n}
+        measures_of = {name: measured(kept.where(mask)) for name, mask in groups.items() if mask.any()}
+        if groups and others["ood"].any():  # labels mean nothing there
+            of_ood = measured(kept.where(others["ood"]))
+            measures_of["ood"] = {name: of_ood[name] for name in ENTROPIES if name in of_ood}
         return {
             "accuracy": [float(kept.right[place == j].mean()) for j in range(n)],
             "nll": of_all["nll"],
@@ -70,7 +76,7 @@ class StreamMetric(Metric):
             "measures": of_all,
             "confusion": pairs.view(n_classes, n_classes).tolist(),
             "reliability": reliability(*kept.where(place < n)[:2]),
-            "groups": {name: measured(kept.where(mask)) for name, mask in groups.items() if mask.any()},
+            "groups": measures_of,
             "told_apart": {
                 name: told_apart(kept.where(seen), kept.where(mask))
                 for name, mask in others.items()

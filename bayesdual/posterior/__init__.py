@@ -1,6 +1,7 @@
 """The posterior over the weights, and what it says of functions and of examples."""
 
 from bayesdual.posterior.checks import HasVariance
+from bayesdual.posterior.evidence import ClassBlocks, evidence_precision, log_evidence
 from bayesdual.posterior.function_variance import (
     directional_variance,
     function_covariance,
@@ -32,6 +33,7 @@ from bayesdual.posterior.stand_ins import StandIns, drawn_examples, joined
 from bayesdual.posterior.survey import SCORING_BATCH, Scored, score_examples
 
 __all__ = [
+    "ClassBlocks",
     "Curvature",
     "HasPrecision",
     "HasVariance",
@@ -50,6 +52,7 @@ __all__ = [
     "directional_variance",
     "draw_pairs",
     "drawn_examples",
+    "evidence_precision",
     "exact_ggn_diagonal",
     "function_covariance",
     "function_variance",
@@ -59,6 +62,7 @@ __all__ = [
     "kronecker_curvature",
     "load_curvature",
     "last_layer_variance",
+    "log_evidence",
     "leave_one_out_logits",
     "leave_one_out_nll",
     "leverage",

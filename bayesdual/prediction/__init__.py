@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from bayesdual.lazy import attach
 from bayesdual.likelihoods import CATEGORICAL, Likelihood
 from bayesdual.posterior import Posterior
+from bayesdual.prediction.drift import EXAMPLES, Seen, drift_between, seen, sentence_of_drift, some_of
 from bayesdual.prediction.last_layer import check_last_layer
 from bayesdual.prediction.linearised import Linearised, probit
-from bayesdual.prediction.logits import class_logits, takes_task_labels
+from bayesdual.prediction.logits import ask, class_logits, logits_of, takes_task_labels
 from bayesdual.prediction.mean import ByMean
 from bayesdual.prediction.predicted import Predicted
 from bayesdual.prediction.samples import BySamples
@@ -72,6 +73,7 @@ def prediction_by(name: PredictionName, samples: int = 32, likelihood: Likelihoo
 
 
 __all__ = [
+    "EXAMPLES",
     "ByMean",
     "BySamples",
     "ByWeights",
@@ -79,13 +81,20 @@ __all__ = [
     "Predicted",
     "Prediction",
     "PredictionName",
+    "Seen",
+    "ask",
     "check_last_layer",
     "class_logits",
+    "drift_between",
     "fit_isotonic",
     "fit_temperature",
     "fit_vector_scaling",
+    "logits_of",
     "prediction_by",
     "probit",
+    "seen",
+    "sentence_of_drift",
+    "some_of",
     "takes_task_labels",
 ]
 

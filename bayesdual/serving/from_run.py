@@ -12,7 +12,7 @@ from bayesdual.dotted import named
 from bayesdual.files import is_damaged, refusing_other_content
 from bayesdual.models import of_network, widen_as_saved
 from bayesdual.posterior import Posterior
-from bayesdual.prediction import PredictionName, prediction_by
+from bayesdual.prediction import PredictionName, Seen, prediction_by
 from bayesdual.serving.predictor import Predictor
 from bayesdual.stream import Inputs
 
@@ -78,6 +78,7 @@ def _loaded(
         _posterior(by, saved, network),
         saved["state_dict"].get("task_mask"),
         state.get("classes", ()),
+        Seen.from_state_dict(state.get("usual")),
     )
 
 

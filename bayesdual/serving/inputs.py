@@ -23,12 +23,12 @@ class Rows:
 
     Attributes:
         ids: A name for each.
-        x: Shape (N, ...).
+        x: Shape (N, ...); of inputs that are dicts, each part of this shape, by name.
         tasks: Their task labels, shape (N,), where the file has them.
     """
 
     ids: Sequence[Any]
-    x: Tensor
+    x: Tensor | dict[str, Tensor]
     tasks: Tensor | None = None
 
 
@@ -36,8 +36,9 @@ def read_inputs(path: str | Path, inputs: Inputs) -> Rows:
     """Reads inputs; nothing in a file is executed.
 
     Args:
-        path: ``.npz`` with ``x`` and, if there are such, ``id`` and ``task``; ``.npy``; ``.csv`` with a line of names,
-            a column for each feature and, if there is one, ``id``; or a folder of images.
+        path: ``.npz`` with ``x``, or of inputs that are dicts an array for each part, and, if there are such, ``id``
+            and ``task``; ``.npy``; ``.csv`` with a line of names, a column for each feature and, if there is one,
+            ``id``; or a folder of images.
         inputs: What they have to be like.
 
     Raises:
@@ -45,6 +46,10 @@ def read_inputs(path: str | Path, inputs: Inputs) -> Rows:
         ValueError: It cannot be read, or inputs are not like those learned; it says where.
     """
     path = Path(path)
+    names = None if inputs.parts is None else inputs.parts.names
+    if path.exists() and inputs.parts is not None and (path.suffix != ".npz" or names is None):
+        how = "the network" if names is None else "an .npz with these"
+        raise ValueError(f"{path} cannot hold what was learned, {inputs.parts}: give {how}.")
     if path.is_dir():
         rows = _images(path, inputs)
     elif not path.is_file():
@@ -52,33 +57,36 @@ def read_inputs(path: str | Path, inputs: Inputs) -> Rows:
     elif path.suffix == ".csv":
         rows = _table(path, inputs)
     elif path.suffix in (".npy", ".npz"):
-        rows = _arrays(path)
+        rows = _arrays(path, names)
     else:
         raise ValueError(f"{path} is none of .npz, .npy, .csv and a folder of images: give one of these.")
     try:
-        inputs.refuse(rows.x)
+        x = inputs.taken(rows.x)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    refuse_not_finite(rows.x, torch.arange(len(rows.x)), str(path))
+    refuse_not_finite(x, torch.arange(len(x)), str(path), inputs.parts)
     return rows
 
 
-def _arrays(path: Path) -> Rows:
+def _arrays(path: Path, parts: Sequence[str] | None) -> Rows:
     try:
         held = np.load(path, allow_pickle=False)
         arrays = {"x": held} if isinstance(held, np.ndarray) else {name: held[name] for name in held.files}
-        x = torch.from_numpy(np.ascontiguousarray(arrays["x"]))
-    except KeyError:
-        raise ValueError(f"{path} has no array x: save it as numpy.savez(path, x=...).") from None
+        x = {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in parts or ("x",)}
+    except KeyError as error:
+        name = error.args[0]
+        raise ValueError(f"{path} has no array {name}: save it as numpy.savez(path, {name}=...).") from None
     except Exception as error:  # whatever a damaged file makes of it
         raise ValueError(f"{path} cannot be read as an array of numbers ({error}).") from None
-    ids, tasks = (arrays.get(name) for name in ("id", "task"))
+    ids, tasks, n = arrays.get("id"), arrays.get("task"), len(next(iter(x.values())))
     for name, column in (("id", ids), ("task", tasks)):
-        if column is not None and column.shape != (len(x),):
-            raise ValueError(
-                f"{path}: {name} has shape {column.shape}, but there are {len(x)} inputs: give one for each."
-            )
-    return Rows(range(len(x)) if ids is None else ids.tolist(), x, None if tasks is None else torch.as_tensor(tasks))
+        if column is not None and column.shape != (n,):
+            raise ValueError(f"{path}: {name} has shape {column.shape}, but there are {n} inputs: give one for each.")
+    return Rows(
+        range(n) if ids is None else ids.tolist(),
+        x if parts else x["x"],
+        None if tasks is None else torch.as_tensor(tasks),
+    )
 
 
 def _table(path: Path, inputs: Inputs) -> Rows:

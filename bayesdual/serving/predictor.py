@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bayesdual.likelihoods import CATEGORICAL
 from bayesdual.posterior import Posterior
-from bayesdual.prediction import Prediction, class_logits, takes_task_labels
+from bayesdual.prediction import EXAMPLES, Prediction, Seen, class_logits, drift_between, seen, takes_task_labels
 from bayesdual.stream import Inputs
 
 BATCH = 1000  # as in the evaluations of a run
@@ -25,6 +26,7 @@ class Predictor:
         posterior: Of the weights, where ``prediction`` needs it.
         tasks: Which classes each task label can be, shape (tasks, C); None: there are no task labels.
         classes: The names of the classes, by label; empty: they are numbers.
+        usual: What the network makes of inputs that it was evaluated on; None: that is not known.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Predictor:
         posterior: Posterior | None = None,
         tasks: Tensor | None = None,
         classes: Sequence[str] = (),
+        usual: Seen | None = None,
     ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.inputs = inputs
@@ -42,6 +45,7 @@ class Predictor:
         self.posterior = posterior
         self.tasks = tasks
         self.classes = tuple(classes)
+        self.usual = usual
         self._told = takes_task_labels(network)
 
     @property
@@ -58,14 +62,14 @@ class Predictor:
         """Class probabilities, shape (B, C).
 
         Args:
-            x: Inputs as the run learned from them (images raw, as uint8), shape (B, ...): a tensor, or an array.
+            x: Inputs as the run learned from them (images raw, as uint8), shape (B, ...): a tensor, or an array, or,
+                where they have parts, a dict or a tuple of these.
             tasks: Their task labels, shape (B,), or one for all; only in a stream with task labels.
 
         Raises:
             ValueError: Inputs are of another shape or type than was learned, or task labels are missing or unknown.
         """
-        x = torch.as_tensor(x)
-        self.inputs.refuse(x)
+        x = self.inputs.taken(x)
         t = self._task_labels(tasks, len(x))
         if not len(x):
             return torch.zeros(0, self.n_classes)
@@ -76,6 +80,30 @@ class Predictor:
     def predict(self, x: Any, tasks: Any = None) -> list[str | int]:
         """The likeliest class of each input, by name where classes have names; arguments as :meth:`predict_proba`."""
         return [self.name_of(k) for k in self.predict_proba(x, tasks).argmax(1).tolist()]
+
+    def drift(self, x: Any, tasks: Any = None, seed: int = 0) -> dict[str, Any] | None:
+        """Whether inputs are others than those that the run was evaluated on, of all that it has learned.
+
+        Args:
+            x: As in :meth:`predict_proba`, at least two; of more than 300, so many are drawn.
+            tasks: Likewise.
+            seed: Of what is drawn.
+
+        Returns:
+            ``mmd2`` and ``p`` of a two-sample test on what goes into the last layer, ``drifts`` (p below .01), and the
+            mean predictive ``entropy`` beside ``entropy_before``, nats; None where the run does not say what is usual
+            (before 0.3).
+
+        Raises:
+            ValueError: As :meth:`predict_proba`, or there are less than two.
+        """
+        x = self.inputs.taken(x)
+        t, generator = self._task_labels(tasks, len(x)), torch.Generator().manual_seed(seed)
+        if self.usual is None:
+            return None
+        rows = torch.randperm(len(x), generator=generator)[:EXAMPLES]
+        now = seen(self.network, self.logits, CATEGORICAL, x[rows], None, t[rows])
+        return drift_between(self.usual, now, generator)
 
     def name_of(self, label: int) -> str | int:
         """The name of a class, or its number if it has none."""

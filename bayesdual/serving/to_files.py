@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bayesdual.extras import require
 from bayesdual.files import write_json, write_whole
+from bayesdual.prediction import logits_of
 from bayesdual.serving.predictor import Predictor
 from bayesdual.tensor_files import write_tensors
 
@@ -32,7 +33,7 @@ class Probabilities(nn.Module):
         if x.dtype == torch.uint8 and mean:
             of_channels = (-1, *[1] * (x.dim() - 2))
             x = (x.float() / 255 - torch.tensor(mean).view(of_channels)) / torch.tensor(std).view(of_channels)
-        return self.network(x).softmax(1)
+        return logits_of(self.network(x)).softmax(1)
 
 
 def export(predictor: Predictor, path: str | Path) -> None:
@@ -46,7 +47,7 @@ def export(predictor: Predictor, path: str | Path) -> None:
 
     Raises:
         MissingExtra: ``.onnx`` needs what is not installed.
-        ValueError: The ending is another, or a program is asked of a stream with task labels.
+        ValueError: The ending is another, or a program is asked of a stream with task labels or inputs of parts.
     """
     path = Path(path)
     kinds: dict[str, Callable[[Predictor, Path], None]] = {
@@ -58,6 +59,10 @@ def export(predictor: Predictor, path: str | Path) -> None:
         raise ValueError(f"{path} has none of the endings {', '.join(kinds)}: give one of these.")
     if predictor.needs_tasks and path.suffix != ".safetensors":
         raise ValueError(f"{path.suffix} takes inputs alone, and this stream has task labels: export .safetensors.")
+    if predictor.inputs.parts is not None and path.suffix != ".safetensors":
+        raise ValueError(
+            f"{path.suffix} takes one tensor, and the inputs are {predictor.inputs.parts}: export .safetensors."
+        )
     kinds[path.suffix](predictor, path)
 
 

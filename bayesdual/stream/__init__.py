@@ -15,6 +15,7 @@ from bayesdual.stream.experience import (
 )
 from bayesdual.stream.inputs import Inputs
 from bayesdual.stream.loaders import DatasetLoader, TensorLoader, shard, weights_in_mean
+from bayesdual.stream.parts import Parted, Parts
 
 __all__ = [
     "Batch",
@@ -22,6 +23,8 @@ __all__ = [
     "DatasetLoader",
     "ExperienceData",
     "Inputs",
+    "Parted",
+    "Parts",
     "Predict",
     "Targets",
     "TensorData",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bayesdual.random_state import kept_random_state
+from bayesdual.stream.parts import Parts
 
 
 def class_numbers(labels: Any, name: str) -> Tensor:
@@ -99,16 +100,49 @@ def _hashable(target: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def stacked(inputs: Sequence[Any], name: str) -> Tensor:
+def parts_of_items(views: Sequence[Any], name: str) -> Parts | None:
+    """What the parts of a dataset's inputs are like; None where an input is a single tensor.
+
+    Args:
+        views: The dataset as it is evaluated and, if that is another, as it is learned; not empty.
+        name: What to call it in an error.
+
+    Raises:
+        ValueError: The first input is another in one view than in the other, but for its values.
+    """
+    with kept_random_state():  # augmentation may draw
+        first = [view[0][0] for view in views]
+    parts = [Parts.of(x, name) for x in first]
+    like = [
+        p or (tuple(getattr(x, "shape", ())), str(getattr(x, "dtype", ""))) for p, x in zip(parts, first, strict=True)
+    ]
+    for seen in like[1:]:
+        if seen != like[0]:
+            raise ValueError(
+                f"the inputs of {name} are {_described(like[0])} when they are evaluated and {_described(seen)} when "
+                "they are learned: give both of its transform groups, train and eval, a transform to one shape and "
+                "type."
+            )
+    return parts[0]
+
+
+def _described(like: Any) -> str:
+    return str(like) if isinstance(like, Parts) else f"{like[1].removeprefix('torch.')} of shape {like[0]}"
+
+
+def stacked(inputs: Sequence[Any], name: str, parts: Parts | None = None) -> Tensor:
     """Inputs as one tensor, shape (B, ...).
 
     Args:
         inputs: What a dataset's items give.
         name: What to call the dataset in an error.
+        parts: What their parts are like, where they have any.
 
     Raises:
         ValueError: They are no tensors, or of different shapes.
     """
+    if parts is not None:
+        return parts.stacked(inputs, name)
     try:
         return torch.stack([torch.as_tensor(x) for x in inputs])
     except (TypeError, ValueError, RuntimeError) as error:
@@ -124,17 +158,20 @@ def stacked(inputs: Sequence[Any], name: str) -> Tensor:
         raise ValueError(f"the inputs of {name} are {what}.") from error
 
 
-def refuse_not_finite(x: Tensor, rows: Tensor, name: str) -> None:
+def refuse_not_finite(x: Tensor, rows: Tensor, name: str, parts: Parts | None = None) -> None:
     """Sees that inputs are finite.
 
     Args:
         x: Inputs, shape (B, ...).
         rows: Their places among the examples of the experience, shape (B,).
         name: What the experience is called in an error.
+        parts: What their parts are like, where they have any.
 
     Raises:
         ValueError: One is not; it says which.
     """
+    if parts is not None:
+        x = torch.cat([part.reshape(len(x), -1).double() for part in parts.tensors(x)], 1)
     if not x.is_floating_point() or bool(torch.isfinite(x).all()):
         return
     place = int((~torch.isfinite(x.flatten(1))).any(dim=1).nonzero()[0])

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from bayesdual.stream.checks import Targets, class_numbers, labels_of_items, stacked
+from bayesdual.stream.checks import Targets, class_numbers, labels_of_items, parts_of_items, stacked
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """Inputs as the stream gives them (B, ...) and task labels (B,) to logits (B, C)."""
@@ -88,7 +88,8 @@ class TensorData:
 class DatasetData:
     """The examples of one experience behind an Avalanche dataset; its transforms say what networks take.
 
-    Labels are those of its items: a target transform, the dataset's own or of Avalanche's groups, counts.
+    Labels are those of its items: a target transform, the dataset's own or of Avalanche's groups, counts. Inputs of
+    several parts, a dict or a tuple of tensors, are handed on as one tensor each (see ``parts.py``).
 
     Args:
         dataset: The experience's dataset; its items are (input, label, task label).
@@ -96,7 +97,8 @@ class DatasetData:
         checked: Makes targets of what items give.
 
     Raises:
-        ValueError: The dataset has no targets, or labels that are no classes.
+        ValueError: The dataset has no targets or no items by number, labels that are no classes, or inputs that are
+            others when they are learned than when they are evaluated, but for their values.
     """
 
     mean: tuple[float, ...] = ()
@@ -111,7 +113,15 @@ class DatasetData:
         self.name = name
         self.plain = dataset.eval() if hasattr(dataset, "eval") else dataset
         self.augmented = dataset.train() if hasattr(dataset, "train") else dataset
-        self.y = labels_of_items(list(dataset.targets), [self.plain, self.augmented], name, checked)
+        views = [self.plain, self.augmented]
+        try:
+            self.y = labels_of_items(list(dataset.targets), views, name, checked)
+        except NotImplementedError:  # PyTorch's, of an IterableDataset
+            raise ValueError(
+                f"the dataset of {name} has no items by number, which exemplars and the order of examples need: give "
+                "it __len__ and __getitem__ in place of __iter__."
+            ) from None
+        self.parts = parts_of_items(views, name) if len(self.y) else None
         tasks = getattr(dataset, "targets_task_labels", None)
         self.tasks = (
             torch.zeros(len(self.y), dtype=torch.int64)
@@ -124,7 +134,7 @@ class DatasetData:
         return len(self.y)
 
     def inputs(self, rows: Tensor) -> Tensor:
-        return stacked([self.plain[int(i)][0] for i in rows], self.name)
+        return stacked([self.plain[int(i)][0] for i in rows], self.name, self.parts)
 
 
 def experience_data(experience: Any, checked: Targets = class_numbers) -> TensorData | DatasetData:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bayesdual.stream.experience import ExperienceData, normalise
+from bayesdual.stream.parts import Parted, Parts
 
 
 @dataclass(frozen=True)
@@ -21,22 +22,25 @@ class Inputs:
         dtype: Their type as the stream gives them, such as ``uint8``.
         mean: Per-channel mean, on the scale 0..1; empty where they are used as they are.
         std: Per-channel standard deviation, likewise.
+        parts: What lies in one input, where that is a dict or a tuple.
     """
 
     shape: tuple[int, ...]
     dtype: str
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    parts: Parts | None = None
 
     @classmethod
     def of(cls, data: ExperienceData) -> Inputs:
         """Those of some data."""
         x = data.inputs(torch.arange(1))
-        return cls(tuple(x.shape[1:]), _name(x), (*map(float, data.mean),), (*map(float, data.std),))
+        mean, std = ((*map(float, values),) for values in (data.mean, data.std))
+        return cls(tuple(x.shape[1:]), _name(x), mean, std, getattr(data, "parts", None))
 
-    def normalised(self, x: Tensor) -> Tensor:
+    def normalised(self, x: Tensor) -> Tensor | Parted:
         """Inputs (B, ...) as networks take them."""
-        return normalise(x, self.mean, self.std)
+        return normalise(x, self.mean, self.std) if self.parts is None else self.parts.unpacked(x)
 
     def refuse_others(self, others: Inputs) -> None:
         """Refuses a stream whose inputs are others than those that were learned.
@@ -45,6 +49,7 @@ class Inputs:
             ValueError: They are; it says in what.
         """
         for what, mine, theirs in (
+            ("inputs that are", *(parts or "one tensor" for parts in (self.parts, others.parts))),
             ("inputs of shape", self.shape, others.shape),
             ("inputs of type", self.dtype, others.dtype),
             ("inputs normalised by the mean", self.mean, others.mean),
@@ -56,20 +61,27 @@ class Inputs:
                     "before."
                 )
 
-    def refuse(self, x: Tensor) -> None:
-        """Refuses inputs that are not like these.
+    def taken(self, x: Any) -> Tensor:
+        """Inputs of other people's as one tensor, shape (B, ...).
 
         Args:
-            x: Inputs, shape (B, ...).
+            x: A tensor or an array, or, of inputs of several parts, a dict or a tuple of those.
 
         Raises:
             ValueError: They have another shape or type.
         """
+        if self.parts is not None:
+            return self.parts.taken(x)
+        x = torch.as_tensor(x)
         if tuple(x.shape[1:]) != self.shape or _name(x) != self.dtype:
             raise ValueError(
                 f"the inputs are {_name(x)} of shape {tuple(x.shape)}: give {self.dtype} of shape "
                 f"({', '.join(('N', *map(str, self.shape)))}), as they were learned."
             )
+        return x
+
+    def __str__(self) -> str:
+        return f"of shape {self.shape}" if self.parts is None else str(self.parts)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -78,7 +90,8 @@ class Inputs:
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> Inputs:
         """What :meth:`state_dict` gave."""
-        return cls(tuple(state["shape"]), state["dtype"], tuple(state["mean"]), tuple(state["std"]))
+        mean, std, parts = tuple(state["mean"]), tuple(state["std"]), Parts.from_state_dict(state.get("parts"))
+        return cls(tuple(state["shape"]), state["dtype"], mean, std, parts)
 
 
 def _name(x: Tensor) -> str:

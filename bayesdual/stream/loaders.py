@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from bayesdual.random_state import kept_state_of_cpu, seed_cpu
 from bayesdual.stream.checks import refuse_not_finite, stacked
 from bayesdual.stream.experience import Batch, DatasetData, TensorData
+from bayesdual.stream.parts import Parts
 
 
 def shard(n: int, seed: int | None = None, rank: int = 0, ranks: int = 1) -> Tensor:
@@ -125,11 +126,11 @@ class DatasetLoader:
             self._items,
             batch_sampler=[rows.tolist() for rows in self._batches],
             num_workers=self._workers,
-            collate_fn=partial(_collated, name=data.name),
+            collate_fn=partial(_collated, name=data.name, parts=data.parts),
             generator=torch.Generator(),  # else it would draw from the global one
         )
         for rows, (x, y) in zip(self._batches, loader, strict=True):
-            refuse_not_finite(x, rows, data.name)
+            refuse_not_finite(x, rows, data.name, data.parts)
             y = y.to(data.y.dtype)
             if not torch.equal(y, data.y[rows]):
                 row = int(rows[y != data.y[rows]][0])
@@ -172,5 +173,5 @@ class Items(Dataset):
         return self[i]
 
 
-def _collated(items: Sequence[tuple[Any, int]], name: str) -> tuple[Tensor, Tensor]:
-    return stacked([x for x, _ in items], name), torch.tensor([y for _, y in items])
+def _collated(items: Sequence[tuple[Any, int]], name: str, parts: Parts | None) -> tuple[Tensor, Tensor]:
+    return stacked([x for x, _ in items], name, parts), torch.tensor([y for _, y in items])

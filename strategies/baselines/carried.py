@@ -7,6 +7,7 @@
     SI           importance, P floats (the weights it holds to are the network's when an experience ends)
     CoVON        the precision of its prior, P floats (the prior's mean is the weights)
     LwF          the network it distils from, P floats
+    merging      weights of the base and of each expert, and the curvature of each, beside the memory if there is one
 
 Avalanche itself keeps exemplars as floats; what is counted is the smallest form that gives the same. iCaRL distils from
 the network as the last experience left it, which is not counted, nor are its means, which follow from its exemplars.
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from bayesdual.strategies.baselines.covon import CoVONPlugin
 from bayesdual.strategies.baselines.methods import der
+from bayesdual.strategies.merging import MergingPlugin
 
 FLOAT = 4  # bytes
 
@@ -72,7 +74,7 @@ def exemplars(strategy: Any) -> int:
     """The examples that a strategy keeps, wherever it has them."""
     kept = 0
     for part in (strategy, *strategy.plugins):
-        if hasattr(part, "storage_policy"):
+        if getattr(part, "storage_policy", None) is not None:
             kept += len(part.storage_policy.buffer)
         kept += sum(len(group) for name in ("buffers", "x_memory") for group in getattr(part, name, ()))
     return kept
@@ -90,6 +92,8 @@ def memory_bytes(strategy: Any, of_exemplar: ExemplarBytes) -> dict[str, int]:
             parts["importance"] = _floats(plugin.ewc_data[1])
         elif isinstance(plugin, CoVONPlugin):
             parts["importance"] = sum(precision.nbytes for precision in plugin.optimizer.prior_precisions())
+        elif isinstance(plugin, MergingPlugin):
+            parts |= plugin.experts.memory_bytes()
         elif isinstance(plugin, LwFPlugin):
             parts["teacher"] = FLOAT * sum(p.numel() for p in cast(nn.Module, plugin.lwf.prev_model).parameters())
     return {name: size for name, size in parts.items() if size}

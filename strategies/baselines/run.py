@@ -31,7 +31,7 @@ from bayesdual.strategies.baselines.carried import ExemplarBytes, check_budget, 
 from bayesdual.strategies.baselines.closed_form import ClosedForm, LowRankLDA, RandomRidge
 from bayesdual.strategies.baselines.methods import baseline_named, icarl, joint
 from bayesdual.strategies.baselines.settings import FROM_STREAM, in_closed_form
-from bayesdual.stream import DatasetData, TensorData, classes_of, normalise
+from bayesdual.stream import DatasetData, Inputs, TensorData, classes_of, experience_data, normalise
 
 Tensors = tuple[Tensor, Tensor]
 """Inputs (N, ...), normalised, and labels (N,)."""
@@ -87,7 +87,7 @@ def learn(
     history.start("total")
     for _ in running.experiences:
         with history.timing("evaluation"):
-            history.record(_evaluate(running.logits, evaluation))
+            history.record(_evaluate(running.logits, evaluation, data.n_experiences))
         if not math.isfinite(history.nll):
             raise FloatingPointError("the last step of an experience broke the network: lower lr.")
     history.stop("total")
@@ -242,6 +242,8 @@ def _check_stream(baseline: Callable[..., Any], data: StreamDataModule) -> None:
     experiences = data.stream("train")
     if len({int(task) for e in experiences for task in getattr(e, "task_labels", [0])}) > 1:
         raise ValueError("the stream has task labels, which no baseline here uses: compare without them.")
+    if (parts := Inputs.of(experience_data(experiences[0])).parts) is not None:
+        raise ValueError(f"an input of the stream is {parts}, and baselines take one tensor: compare without them.")
     classes = [classes_of(e) for e in experiences]
     if baseline is icarl and len(set(sum(classes, []))) < sum(map(len, classes)):
         raise ValueError("iCaRL learns new classes in each experience, but here they come again: leave it out.")
@@ -257,8 +259,8 @@ def _tensors(data: TensorData | DatasetData) -> Tensors:
 
 
 @torch.no_grad()
-def _evaluate(logits: Callable[[Tensor], Tensor], evaluation: Sequence[Tensors]) -> Evaluation:
-    metric = StreamMetric(len(evaluation))
+def _evaluate(logits: Callable[[Tensor], Tensor], evaluation: Sequence[Tensors], n_experiences: int) -> Evaluation:
+    metric = StreamMetric(n_experiences)
     for i, (x, y) in enumerate(evaluation):
         for inputs, labels in zip(x.split(EVALUATION_BATCH), y.split(EVALUATION_BATCH), strict=True):
             metric.update(logits(inputs).softmax(1), labels, i)

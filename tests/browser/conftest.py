@@ -10,6 +10,7 @@ from tests.browser.page import Page
 
 NEEDED = ("chromium", "chromedriver")  # Debian: apt install chromium chromium-driver
 RUN = ["fit", "--config", "configs/split_digits.yaml", "--data.epochs", "4", "--board.share", "1000"]
+RUN += ["--board.old_every_n_steps", "10"]  # the stability gap, too
 
 
 @pytest.fixture(scope="session")

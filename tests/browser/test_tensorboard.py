@@ -120,4 +120,5 @@ def test_custom_scalars(page, board):
     page.open(f"{board}/#custom_scalars")
     shows(page, "accuracy of each experience", "parts of the loss", "NLL of old, new and unseen experiences")
     page.until(lambda: any("accuracy/experience_5" in text for text in page.texts()), "the fifth experience's curve")
+    page.until(lambda: len(page.all("path.line[d]")) >= 5, "curves")
     page.shoot("custom_scalars")

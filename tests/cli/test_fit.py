@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from importlib.util import find_spec
@@ -22,7 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from bayesdual import __version__, sources
 from bayesdual.__main__ import main
 from bayesdual.cli.fit import batch_of_processes
-from bayesdual.cli.run_directories import changed_settings
+from bayesdual.cli.run_directories import changed_settings, latest_run
 from bayesdual.configuration import CommandLineError, Setting, arguments, failure, messages, parsing_complaint, sole_use
 from bayesdual.learner import StreamDataModule
 from bayesdual.memory import Memory
@@ -722,6 +723,26 @@ def test_a_command_that_is_told_to_end_before_it_has_begun_leaves_nothing(here, 
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_process_that_dies_ends_the_others_and_one_that_fails_says_why(here, monkeypatch):
+    Path("dies_of_test.py").write_text(
+        "import os, signal\nimport lightning\n\n"
+        "class Die(lightning.Callback):\n"
+        "    def __init__(self, alone: bool):\n        self.alone = alone\n\n"
+        "    def on_train_batch_start(self, trainer, module, batch, batch_idx):\n"
+        "        if not self.alone:\n            raise ValueError('the data are gone')\n"
+        "        if trainer.global_rank == 1:\n            os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    monkeypatch.syspath_prepend(here)
+    flags = ["--trainer.devices", 2, "--trainer.accelerator", "cpu", "--trainer.strategy", "ddp_fork", "--threads", 1]
+    flags += ["--trainer.logger", "false", "--trainer.callbacks", "dies_of_test.Die", "--trainer.callbacks.alone"]
+    began = time.monotonic()
+    assert refused("fit", "--config", "tiny.yaml", *flags, "false", status=1) == "the data are gone."
+    assert refused("fit", "--config", "tiny.yaml", *flags, "true", status=1).startswith(
+        "another process of this run has"
+    )
+    assert time.monotonic() - began < 60
+
+
 def test_auto_names_its_run_directory(here):
     expected = "--ckpt_path auto is for fit, which begins in --run_dir DIR or goes on with what is there"
     assert expected in refused("fit", "--config", "tiny.yaml", "--ckpt_path", "auto")
@@ -770,12 +791,42 @@ def test_interpolations_are_anchored_at_the_command():
     ]
 
 
-def test_a_run_is_named_after_its_first_configuration(tmp_path):
+def test_a_run_is_named_after_its_first_configuration_and_what_tells_it_from_others(tmp_path):
     run = tmp_path / "split_digits-12"
     (run / "checkpoints").mkdir(parents=True)
-    assert arguments.name_of_run(["fit", "--config", "x/split_mnist.yaml", "--config", "naive.yaml"]) == "split_mnist"
+    assert (
+        arguments.name_of_run(["fit", "--config", "x/split_mnist.yaml", "--config", "naive.yaml"])
+        == "split_mnist-naive"
+    )
+    flags = ["--seed_everything", "3", "--model.algorithm.init_args.memory_size=50", "--data.epochs", "2"]
+    assert arguments.name_of_run(["fit", "--config", "split_mnist.yaml", *flags]) == "split_mnist-seed_3-memory_50"
     assert arguments.name_of_run(["fit", "--config", str(run / "config.yaml")]) == "split_digits"
     assert arguments.name_of_run(["fit"]) == "run"
+
+
+def test_the_latest_run_is_that_of_the_name_or_else_of_the_same_configuration(here):
+    with pytest.raises(CommandLineError, match="no run of this configuration"):
+        latest_run("digits")
+    for name in ("digits-seed_2-1", "digits-1", "digits-more-3", "digits_more-3"):
+        (here / "runs" / name / "checkpoints").mkdir(parents=True)
+        (here / "runs" / name / "checkpoints/last.ckpt").touch()
+    assert latest_run("digits-seed_2").name == "digits-seed_2-1" and latest_run("digits").name == "digits-1"
+    assert latest_run("digits-seed_7").name in ("digits-seed_2-1", "digits-1")
+    with pytest.raises(CommandLineError, match="no run of this configuration"):
+        latest_run("digits-replay")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[pair.cc:545] Read error [127.0.0.1]:714: Connection reset by peer. This is typically caused by",
+        "[pair.cc:534] Connection closed by peer [127.0.0.1]:1",
+        "NCCL error: remote process exited or there was a network error",
+        "process 1 terminated with signal SIGKILL",
+    ],
+)
+def test_a_connection_that_is_lost_means_that_another_process_has_ended(words):
+    assert failure(RuntimeError(words), []).startswith("another process of this run has ended, which ends this one")
 
 
 def test_what_nobody_foresaw_is_still_one_sentence():

@@ -30,6 +30,11 @@ def test_data_of_ones_own_are_predicted(beside_more):
     torch.testing.assert_close(entropy, torch.distributions.Categorical(p).entropy(), rtol=0, atol=1e-5)
     assert call("predict", RUN, "--input=new.npz", "--output", "b.csv", "--prediction", "linearised")[0] == 0
     assert Path("b.csv").read_text() != Path("new.predictions.csv").read_text()
+    np.save("dark.npy", torch.cat([e.tensors().x // 3 for e in blobs().test_stream]).numpy())
+    status, out, _ = call("predict", RUN, "--input", "dark.npy")
+    assert status == 0 and out.startswith(
+        "note: these inputs are others than those that the run was evaluated on (two-"
+    )
 
 
 def test_a_run_is_exported(beside_more):

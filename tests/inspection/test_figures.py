@@ -1,9 +1,12 @@
 """Figures show the numbers that they are given."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from bayesdual import inspection
 from bayesdual.inspection import (
     accuracy_figure,
     certainty_figure,
@@ -79,7 +82,7 @@ def test_the_memory_is_a_row_of_images_for_each_class_with_their_scores(channels
     assert [text.get_text() for text in axes.texts] == ["1"] * 13, "how many examples, of the first ten of a class"
     bars = [bar.get_segments()[1] for bar in axes.collections]
     assert [float(x[1][0] - x[0][0]) for x in bars] == pytest.approx([8 * s / 14 for s in range(13)]), "one scale"
-    assert "all of it 1.4" in axes.get_title()
+    assert "a full one is 1.4" in axes.get_title()
     canvas = axes.images[0].get_array()
     top, right = 6 // 2, 8 // 8 + 1
     assert canvas.shape == (2 * (top + 6), 10 * (8 + right), 3)
@@ -169,3 +172,17 @@ def test_certainty_is_drawn_of_each_group_after_the_experiences_that_have_it(pos
         assert shown == {name: [(x, y / scale) for x, y in points] for name, points in expected.items()}
     assert len(entropy.lines) == (6 if posterior else 3)
     assert [list(line.get_ydata()) for line in auroc.lines] == [[0.7], *([[0.8]] if posterior else []), [0.5, 0.5]]
+
+
+def test_data_of_another_kind_are_drawn_where_there_are_some():
+    row = {"after": 1, "new": {"nll": 0.5, "ece": 0.1, "entropy": 0.2}, "ood": {"entropy": 0.9}}
+    axes = certainty_figure([{**row, "told_apart": {"ood": {"auroc_entropy": 0.8}}}]).axes
+    assert [line.get_label() for line in axes[0].lines] == ["new"]
+    drawn = {line.get_label(): list(line.get_ydata()) for line in (*axes[2].lines, *axes[3].lines)}
+    assert drawn["other data"] == [0.9] and drawn["other data by entropy"] == [0.8]
+
+
+def test_figures_need_no_display():
+    """None goes through pyplot, which looks for one."""
+    package = Path(inspection.__file__).parents[1]
+    assert not [path for path in package.rglob("*.py") if "pyplot" in path.read_text()]

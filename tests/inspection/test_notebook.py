@@ -38,6 +38,7 @@ def cell(monkeypatch):
         return Handle(what if display_id else str(what._repr_mimebundle_([], [])["text/html"]))
 
     inside, module = ModuleType("IPython.display"), ModuleType("IPython")
+    module.version_info = (9, 0)  # which matplotlib asks for
     inside.HTML, inside.display, module.display, module.get_ipython = HTML, display, inside, lambda: None
     monkeypatch.setitem(sys.modules, "IPython", module)
     monkeypatch.setitem(sys.modules, "IPython.display", inside)

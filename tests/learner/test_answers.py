@@ -72,7 +72,11 @@ def test_data_of_another_kind_are_told_apart_and_change_nothing_that_is_learned(
     assert 0 <= apart["auroc_entropy"] <= 1 and "ood" not in plain.history.measures["told_apart"]
     trainer().test(model, StreamDataModule(blobs(), batch_size=16, ood=noise()), verbose=False)
     assert model.latest_evaluation["told_apart"]["ood"] == pytest.approx(apart)
-    assert model.latest_evaluation["groups"].keys() == {"old", "new"}  # though the data module has learned nothing
+    assert model.latest_evaluation["groups"].keys() == {
+        "old",
+        "new",
+        "ood",
+    }  # though the data module has learned nothing
     rows = trainer().predict(model, StreamDataModule(blobs(), batch_size=16, ood=noise))
     assert len(rows) == 3, "predictions are of the stream"
 

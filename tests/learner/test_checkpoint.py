@@ -1,5 +1,6 @@
 """Checkpoints are whole or not at all, whatever file system they lie on."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -53,3 +54,12 @@ def test_older_experiences_are_taken_away_where_that_is_asked_for(tmp_path):
     assert kept == {"last", "3", "4", "9", "notes"}
     with pytest.raises(ValueError, match="checkpoint.keep is 0: give more than 0"):
         StreamCheckpoint(tmp_path, keep=0)
+
+
+def test_a_folder_that_vanishes_stops_the_run_and_is_not_made_again(tmp_path):
+    checkpoint = StreamCheckpoint(tmp_path / "checkpoints")
+    checkpoint.on_train_epoch_end(trainer("whole"), None)
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(FileNotFoundError, match="checkpoints has gone while the run was learning"):
+        checkpoint.on_train_epoch_end(trainer("whole"), None)
+    assert not list(tmp_path.iterdir())

@@ -89,14 +89,14 @@ def labelled(labels):
 
 
 class OneOutput(nn.Module):
-    """Returns an object that has the logits."""
+    """Returns what has no logits."""
 
     def __init__(self):
         super().__init__()
         self.layer = nn.Linear(16, 6)
 
     def forward(self, x):
-        return {"logits": self.layer(x)}
+        return {"answers": self.layer(x)}
 
 
 X, Y = torch.randn(40, 16), [i % 6 for i in range(40)]

@@ -1,5 +1,6 @@
 """Features of Lightning on a stream: each works, or is refused at the start in a sentence."""
 
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +19,7 @@ from bayesdual.learner import Learner, StreamDataModule
 from bayesdual.learner.supported import refuse_unsupported
 from bayesdual.models import MLP
 from tests.learner.test_learner import fit_data, ivon, learner
-from tests.streams import blobs
+from tests.streams import blobs, of_datasets
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 
@@ -51,6 +52,17 @@ class OwnAverage(StochasticWeightAveraging):
             "give StreamCheckpoint every_n_steps or every_n_minutes",
         ),
         ({"max_time": "00:01:00:00"}, "stop in the middle of an epoch"),
+        (
+            {"precision": "64-true"},
+            "trainer.precision is 64-true, which is not known to work on a stream: give one of 32",
+        ),
+        ({"precision": "bf16-true"}, "trainer.precision is bf16-true"),
+        ({"callbacks": ModelCheckpoint(monitor="nll")}, "monitors 'nll', but a stream is evaluated at the end of each"),
+        ({"check_val_every_n_epoch": 3}, "trainer.check_val_every_n_epoch is 3, which has no effect on a stream"),
+        (
+            {"reload_dataloaders_every_n_epochs": 2},
+            "trainer.reload_dataloaders_every_n_epochs is 2, which has no effect",
+        ),
     ],
 )
 def test_what_is_not_known_to_work_is_refused_at_the_start(tmp_path, settings, sentence):
@@ -60,10 +72,42 @@ def test_what_is_not_known_to_work_is_refused_at_the_start(tmp_path, settings, s
     assert not model.history.untrained and not list(tmp_path.rglob("*.ckpt"))
 
 
+@pytest.mark.parametrize("stage", ["validate", "test", "predict"])
+def test_a_part_of_a_stream_is_not_evaluated_for_the_whole(stage):
+    name = f"limit_{stage.replace('validate', 'val')}_batches"
+    for value in (1, 0, 0.5):
+        trainer = Trainer(**QUIET, enable_checkpointing=False, **{name: value})
+        with pytest.raises(ValueError, match=f"trainer.{name} is {value}: a stream is evaluated whole"):
+            getattr(trainer, stage)(learner(), StreamDataModule(blobs(valid=True)))
+
+
+def test_half_precision_by_autocast_is_learned():
+    assert len(fit(learner(), max_epochs=-1, precision="bf16-mixed", enable_checkpointing=False).history.accuracy) == 3
+
+
+def test_a_network_without_anything_to_learn_and_results_of_nothing_are_refused():
+    frozen = learner(MLP(16, (8,), 6).requires_grad_(False))
+    with pytest.raises(ValueError, match="model.network has no parameter that requires a gradient"):
+        fit(frozen, max_epochs=-1, enable_checkpointing=False)
+    with pytest.raises(ValueError, match="no experience has been learned to its end and evaluated"):
+        frozen.history.results()
+
+
+def test_inputs_that_are_not_scaled_are_warned_of():
+    parts = [(scale * torch.randn(40, 16), [i % 6 for i in range(40)]) for scale in (1, 1, 400)]
+    with pytest.warns(UserWarning, match=r"inputs of data.benchmark are as large as \d{3} \(root mean square over 40"):
+        fit_data(learner(), StreamDataModule(of_datasets(parts[2:], parts[2:]), batch_size=16))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        fit_data(learner(), StreamDataModule(of_datasets(parts[:2], parts[:2]), batch_size=16))
+    assert not [w for w in told if "root mean square" in str(w.message)]
+
+
 def test_a_strategy_that_shards_parameters_is_refused():
     trainer = SimpleNamespace(
         fast_dev_run=False, max_steps=-1, callbacks=[], limit_train_batches=1.0, limit_val_batches=1.0,
-        overfit_batches=0.0, val_check_interval=1.0, strategy=FSDPStrategy(), lightning_module=learner(),
+        overfit_batches=0.0, val_check_interval=1.0, precision="32-true", check_val_every_n_epoch=1,
+        reload_dataloaders_every_n_epochs=0, strategy=FSDPStrategy(), lightning_module=learner(),
     )  # fmt: skip
     with pytest.raises(ValueError, match="trainer.strategy is FSDPStrategy, which is not known to work"):
         refuse_unsupported(trainer, trainer.lightning_module.network)

@@ -68,7 +68,9 @@ def test_old_new_and_unseen_experiences_and_other_data_are_each_for_themselves()
     whole = answers_of(p, y)
     rows = torch.arange(500)
     groups = {"old": rows < 100, "new": (rows >= 100) & (rows < 200), "unseen": (rows >= 200) & (rows < 400)}
-    assert result["groups"].keys() == groups.keys()
+    assert result["groups"].keys() == groups.keys() | {"ood"}
+    of_ood = measured(whole.where(rows >= 400))
+    assert result["groups"]["ood"] == {"entropy": pytest.approx(of_ood["entropy"])}, "labels mean nothing there"
     for name, mask in groups.items():
         assert result["groups"][name] == pytest.approx(measured(whole.where(mask)))
     assert result["measures"] == pytest.approx(measured(whole.where(rows < 400)))

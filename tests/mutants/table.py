@@ -533,7 +533,7 @@ MUTANTS: tuple[Mutant, ...] = (
             "torch.randperm(n, generator=torch.Generator().manual_seed(seed))",
             "torch.randperm(n)",
         ),
-        ("loaders: inputs that are not finite pass", "refuse_not_finite(x, rows, data.name)", "pass"),
+        ("loaders: inputs that are not finite pass", "refuse_not_finite(x, rows, data.name, data.parts)", "pass"),
         ("loaders: labels other than the targets' pass", "if not torch.equal(y, data.y[rows]):", "if False:"),
     ),
     *mutants(
@@ -632,7 +632,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/stream/test_checks.py",
         ("labels: floats are cut", "tensor.is_floating_point() or tensor.is_complex()", "False"),
         ("labels: of the targets, before any transform", "number[key] for key in keys", "key for key in keys"),
-        ("labels: looking at them draws", "with kept_random_state():", "if True:"),
+        (
+            "labels: looking at them draws",
+            "with kept_random_state():  # augmentation may draw\n        of_views",
+            "if True:\n        of_views",
+        ),
         ("labels: learned otherwise than evaluated", "if not torch.equal(labels, of_views[0]):", "if False:"),
     ),
     *mutants(
@@ -929,6 +933,47 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *mutants(
+        "bayesdual/posterior/evidence.py",
+        "tests/posterior/test_evidence.py",
+        ("evidence: weights without their length", "prior_precision * squared_length + ", "prior_precision + "),
+        ("evidence: no determinant", "+ float(log_ratio))", ")"),
+        ("evidence: gamma counts all weights", "values / (values + delta)", "(values + delta) / (values + delta)"),
+        ("blocks by class: no prior", "self.eigenvalues + self.prior_precision", "self.eigenvalues"),
+        ("blocks by class: curvature without 1 - p", "q * (1 - q)", "q"),
+    ),
+    *mutants(
+        "bayesdual/merging/experts.py",
+        "tests/merging/test_experts.py",
+        ("experts: the next begins at what was merged", "module.load_state_dict(self.base)", "pass"),
+        ("experts: what is carried is no copy", "value.detach().clone()", "value.detach()"),
+        (
+            "experts: the base's curvature is an expert's",
+            '["base_curvature"] = known[0]',
+            '["base_curvature"] = known[1]',
+        ),
+        ("experts: the base is no expert", "first = 0 if self.method in MEANS else 1", "first = 1"),
+        ("experts: every head has all rows", "if not same:", "if False:"),
+    ),
+    *mutants(
+        "bayesdual/merging/refit.py",
+        "tests/merging/test_experts.py",
+        ("refit: nothing holds the layer", "+ pull / 2 * moved", "+ 0 * moved"),
+    ),
+    *mutants(
+        "bayesdual/learner/merging.py",
+        "tests/learner/test_merging.py",
+        ("merging in Lightning: an expert begins at what was merged", "self.experts.begin(pl_module.network)", "pass"),
+        ("merging in Lightning: the optimizer goes on", "optimizer.state.clear()", "pass"),
+        ("merging in Lightning: not without evaluation", "if pl_module.stream.last_epoch_of_experience:", "if False:"),
+        ("merging in Lightning: evaluated before", "if trainer.state.fn == TrainerFn.FITTING and", "if False and"),
+    ),
+    *mutants(
+        "bayesdual/strategies/merging.py",
+        "tests/strategies/test_merging.py",
+        ("merging strategy: the model stays the expert", "model.load_state_dict(self.experts.merged())", "pass"),
+        ("merging strategy: the head is not fitted again", "refit_last_layer(model, *", "_ = (model, *"),
+    ),
+    *mutants(
         "bayesdual/merging/ties.py",
         "tests/merging/test_merge.py::test_simple_methods_are_their_equations",
         ("TIES: signs are not elected", "(change.sign() == elected) & (change != 0)", "change != 0"),
@@ -1097,15 +1142,11 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants(
         "bayesdual/inspection/board.py",
         "tests/inspection/test_board.py",
-        (
-            "board: figures take any time",
-            "and not last and self._spent > ",
-            "and not last and False and self._spent > ",
-        ),
+        ("board: figures take any time", "if last or self._spent <= ", "if True or self._spent <= "),
         (
             "board: experiences counted from 0",
-            "step, number, started = trainer.global_step, len(learner.history.accuracy), ",
-            "step, number, started = trainer.global_step, len(learner.history.accuracy) - 1, ",
+            "number = time.perf_counter(), len(learner.history.accuracy)",
+            "number = time.perf_counter(), len(learner.history.accuracy) - 1",
         ),
         (
             "board: the last experience is not drawn",
@@ -1199,7 +1240,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("drift: no permutation of the sample", "torch.randperm(n + m, generator=generator)[:n]] = 1", ":n] = 1"),
     ),
     *mutants(
-        "bayesdual/learner/drift.py",
+        "bayesdual/learner/learner.py",
         "tests/learner/test_drift.py",
         ("drift: compared with itself", "for data in (before, now))", "for data in (now, now))"),
     ),
@@ -1403,5 +1444,63 @@ MUTANTS: tuple[Mutant, ...] = (
         "bayesdual/memory/exemplars.py",
         "tests/memory/test_memory.py",
         ("memory: groups in no order", "of_kind.argsort(stable=True)", "of_kind.argsort(descending=True)"),
+    ),
+    *mutants(
+        "bayesdual/stream/parts.py",
+        "tests/stream/test_parts.py",
+        ("parts: the last part is dropped", "for p in parts]", "for p in parts][:-1] + [parts[-1][:, :0]]"),
+        ("parts: fractions are cut", "p.contiguous().view(BITS[p.element_size()])", "p"),
+    ),
+    *mutants(
+        "bayesdual/prediction/logits.py",
+        "tests/learner/test_parts.py",
+        (
+            "parts: by name or position, never",
+            "return logits_of(network(*args, **kwargs))",
+            "return network(x, **told)",
+        ),
+    ),
+    *mutants(
+        "bayesdual/stream/checks.py",
+        "tests/stream/test_parts.py",
+        (
+            "parts: a look at a view draws",
+            "with kept_random_state():  # augmentation may draw\n        first",
+            "if True:\n        first",
+        ),
+    ),
+    *mutants(
+        "strategies/plugin.py",
+        "tests/strategies/test_parts.py",
+        (
+            "parts: an object with logits is no output",
+            "        strategy.mb_output = logits_of(strategy.mb_output)\n        _refuse",
+            "        _refuse",
+        ),
+    ),
+    *mutants(
+        "strategies/plugin.py",
+        "tests/strategies/test_drift.py",
+        (
+            "drift: compared with itself, in Avalanche",
+            "for data in (before, self._data):",
+            "for data in (self._data, self._data):",
+        ),
+    ),
+    *mutants(
+        "bayesdual/learner/datamodule.py",
+        "tests/serving/test_serving.py::test_inputs_that_drift_are_told_from_those_that_were_learned",
+        ("drift: what comes later is usual, too", "if k <= self.experience]", "]"),
+    ),
+    *mutants(
+        "bayesdual/learner/learner.py",
+        "tests/learner/test_common.py::test_a_common_test_is_evaluated_after_each_experience",
+        ("common test: all of it is old", "None if stream.evaluated_in_common else learned", "learned"),
+    ),
+    *mutants(
+        "bayesdual/learner/supported.py",
+        "tests/learner/test_supported.py",
+        ("supported: a part is evaluated for the whole", "or isinstance(value, int):", "and isinstance(value, int):"),
+        ("supported: a monitor", "callback.monitor is not None:", "False:"),
     ),
 )

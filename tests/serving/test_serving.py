@@ -176,3 +176,16 @@ def test_onnx_says_the_same(served, tmp_path):
     for n in (1, 5):
         (p,) = session.run(None, {"x": x[:n].numpy()})
         torch.testing.assert_close(torch.from_numpy(p), predictor.predict_proba(x[:n]), rtol=0, atol=1e-5)
+
+
+def test_inputs_that_drift_are_told_from_those_that_were_learned(served):
+    folder, _, x = served
+    predictor = load(folder)
+    new = torch.cat([e.tensors().x for e in blobs().train_stream])
+    usual, darker = predictor.drift(new), predictor.drift(new // 2)
+    assert usual["p"] > 0.05 and not usual["drifts"] and darker["drifts"] and darker["mmd2"] > 10 * usual["mmd2"]
+    assert usual["entropy_before"] == pytest.approx(usual["entropy"], abs=0.1) and len(predictor.usual.features) == 240
+    saved = torch.load(folder / "checkpoints/experience_1.ckpt", weights_only=True)["bayesdual"]["usual"]
+    assert saved["features"].shape == (80, 32)  # of what was learned by then
+    with pytest.raises(ValueError, match="give at least two"):
+        predictor.drift(x[:1])

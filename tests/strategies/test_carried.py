@@ -24,6 +24,7 @@ def run(name, settings=None, **more):
     return baselines.learn(**baselines.plan(name, config(**more), settings or {}))
 
 
+EXPERTS = {"weights": 5 * 4 * PARAMETERS, "curvature": 5 * 4 * (65**2 + 16**2 + 17**2 + 10**2)}
 EXPECTED = {
     "naive": {},
     "Replay": {"inputs": 50 * IMAGE, "labels": 50},
@@ -36,6 +37,8 @@ EXPECTED = {
     "SI": {"importance": 4 * PARAMETERS},
     "LwF": {"teacher": 4 * PARAMETERS},
     "CoVON": {"importance": 4 * PARAMETERS},
+    "merging": EXPERTS,
+    "merging with memory": {"inputs": 50 * IMAGE, "labels": 50, **EXPERTS},
     "nearest class mean": {"means": 4 * 10 * 64, "counts": 40},
     "streaming LDA": {"means": 4 * 10 * 64, "counts": 40, "covariance": 4 * 64 * 65 // 2},
     "random ridge": {"gram": 4 * 20 * 21 // 2, "sums": 4 * 20 * 10},
@@ -68,6 +71,11 @@ def test_a_budget_buys_what_fits_into_it(name, kept):
     results = run(name, {}, memory_bytes=3300)
     assert results["exemplars"] == kept
     assert 3300 * 0.95 < sum(results["memory_bytes"].values()) <= 3300
+
+
+def test_experts_that_are_merged_by_a_callback_are_counted_alike():
+    callback = {"class_path": "bayesdual.learner.MergeExperts"}
+    assert learn_ours(config(memory_size=0, **{"trainer.callbacks": [callback]}))["memory_bytes"] == EXPERTS
 
 
 def test_inputs_that_are_no_bytes_are_counted_as_floats():

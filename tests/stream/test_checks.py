@@ -7,6 +7,7 @@ import pytest
 import torch
 from avalanche.benchmarks.utils import as_classification_dataset
 from avalanche.benchmarks.utils.transform_groups import TransformGroups
+from torch.utils.data import IterableDataset
 
 from bayesdual.stream import DatasetData, class_numbers, classes_of, experience_data, refuse_not_finite
 from tests.streams import Items, experience
@@ -112,3 +113,18 @@ def test_an_input_that_is_not_finite_is_named_by_its_row():
     with pytest.raises(ValueError, match=r"example 7 \(counted from 0\) of it has the input nan"):
         refuse_not_finite(x, torch.tensor([5, 7, 9]), "it")
     refuse_not_finite(x.to(torch.int64), torch.arange(3), "it")
+
+
+class OneAfterTheOther(IterableDataset):
+    targets = [0, 1]
+
+    def __len__(self):
+        return 2
+
+    def __iter__(self):
+        yield from zip(torch.randn(2, 3), self.targets, strict=True)
+
+
+def test_a_dataset_without_items_by_number_is_refused():
+    with pytest.raises(ValueError, match="the dataset of it has no items by number.*: give it __len__ and __getitem__"):
+        DatasetData(as_classification_dataset(OneAfterTheOther()), "it")
