@@ -362,7 +362,7 @@ def main() -> None:
     args = parser.parse_args()
     code, began = sources.digest_of_all()[: sources.SHORT], time.monotonic()
     kept = [json.loads(line) for line in args.results.read_text().splitlines()] if args.results.exists() else []
-    with tempfile.TemporaryDirectory(dir=".") as folder:
+    with tempfile.TemporaryDirectory() as folder:
         for row in rows(Path(folder), args.gigabytes):
             there = any(run["row"] == row.name and run["code"] == code for run in kept)
             wanted = not args.table and not there and any(word in row.name for word in args.only)

@@ -23,6 +23,7 @@ from bayesdual.inspection.notebook import NotebookBar, matrix_html, show
 from bayesdual.inspection.opening import in_bytes, opening
 from bayesdual.inspection.page import capital
 from bayesdual.inspection.predictions import KeptPredictions, bytes_kept
+from bayesdual.inspection.runs import MAPS
 from bayesdual.inspection.standing import Standing, leave, save_map, save_pictures
 from bayesdual.inspection.tables import accuracy_tables, cell, summary
 from bayesdual.inspection.verdict import classes_lost, lost_since, verdict
@@ -101,6 +102,11 @@ class RunReport(Callback):
         if trainer.is_global_zero:  # the memory holds what was learned only now
             self._save_map(shown_learner(pl_module))
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Writes the memory map before the checkpoint that it belongs to: a run killed after that draws it no more."""
+        if trainer.is_global_zero:
+            self._save_map(shown_learner(pl_module))
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Tells of a drift, unless new classes are what the experience is there for."""
         if batch_idx or not trainer.is_global_zero:
@@ -159,6 +165,9 @@ class RunReport(Callback):
 
     def _report(self, trainer: Any, learner: Learner) -> None:
         self._save_map(learner)
+        drawn = self.directory / MAPS / f"experience_{len(learner.history.accuracy)}.safetensors"
+        if learner.algorithm.memory_map is None and drawn.is_file():  # killed between the last checkpoint and here
+            learner.algorithm.memory_map = MemoryMap.load(drawn)
         posterior = learner.algorithm.posterior or learner.posterior()
         results = leave(self.directory, Standing.of(learner), posterior)
         if posterior is not None and not posterior.knows_data:
