@@ -112,6 +112,7 @@ class Holding:
         return None if self.prior is None else bytes_in(self.prior.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
+        """What the next experience needs of both; tensors and plain values only."""
         return {
             "weight_prior": None if self.prior is None else self.prior.state_dict(),
             "residual": None if self.residual is None else self.residual.state_dict(),
