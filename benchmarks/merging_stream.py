@@ -28,6 +28,8 @@ from bayesdual.scenarios.benchmark import TensorBenchmark
 from bayesdual.scenarios.domain import domain_benchmark, rotations_of
 from bayesdual.scenarios.split import split_benchmark
 
+MERGED = "bayesdual.strategies.baselines.merging.merged_experts"
+WITH_MEMORY = f"{MERGED}_with_memory"
 EACH, EXPERIENCES, EPOCHS, MEMORY, TUNING_SEED = 2000, 5, 5, 200, 0
 PULLS = (0.003, 0.03, 0.3)
 NETWORK = {
@@ -87,12 +89,12 @@ def cell(stream: str, seed: int, title: str, **arguments: Any) -> Cell:
 def cells(stream: str, seed: int, pull: float, memory_bytes: int) -> dict[str, Cell]:
     replayed = {"name": "Replay", "replay_batch_size": 64}
     merged = {
-        "merging, average": {"name": "merging", "method": "average"},
-        "merging, RegMean": {"name": "merging", "method": "regmean"},
-        "merging, gradient matching": {"name": "merging", "method": "gradient_matching"},
+        "merging, average": {"name": MERGED, "method": "average"},
+        "merging, RegMean": {"name": MERGED, "method": "regmean"},
+        "merging, gradient matching": {"name": MERGED, "method": "gradient_matching"},
     }
     refitted = {
-        f"{title}, head on {MEMORY}": {**given, "name": "merging with memory", "memory_size": MEMORY, "pull": pull}
+        f"{title}, head on {MEMORY}": {**given, "name": WITH_MEMORY, "memory_size": MEMORY, "pull": pull}
         for title, given in merged.items()
         if given["method"] != "average"
     }
@@ -110,7 +112,7 @@ def cells(stream: str, seed: int, pull: float, memory_bytes: int) -> dict[str, C
 
 def chosen_pull(stream: str, make: Any) -> float:
     """The pull of the highest accuracy of RegMean on validation data."""
-    given: Any = {"name": "merging with memory", "memory_size": MEMORY, "method": "regmean", "evaluate_on": "valid"}
+    given: Any = {"name": WITH_MEMORY, "memory_size": MEMORY, "method": "regmean", "evaluate_on": "valid"}
     runs = {pull: make(cell(stream, TUNING_SEED, f"tried, pull {pull:g}", **given, pull=pull)) for pull in PULLS}
     return max(PULLS, key=lambda pull: accuracy(runs[pull]))
 
@@ -144,7 +146,7 @@ def main() -> None:
     for stream in args.streams:
         pull, found = chosen_pull(stream, make), {}
         for seed in args.seeds:
-            first = make(cell(stream, seed, "merging, RegMean", name="merging", method="regmean"))
+            first = make(cell(stream, seed, "merging, RegMean", name=MERGED, method="regmean"))
             carried = sum(first.results["memory_bytes"].values()) if first and first.results else 0
             for title, one in cells(stream, seed, pull, carried).items():
                 if (run := make(one)) is not None and run.results:

@@ -77,6 +77,10 @@ class MergingPlugin(SupervisedPlugin, supports_distributed=False):  # type: igno
                 self.storage_policy.post_adapt(strategy, strategy.experience)
                 refit_last_layer(model, *_examples(self.storage_policy.buffer, strategy.device), self.pull)
 
+    def memory_bytes(self) -> dict[str, int]:
+        """Bytes that are carried to the next experience beside the memory, by part."""
+        return self.experts.memory_bytes()
+
 
 def _examples(buffer: Any, device: torch.device | str) -> tuple[Tensor, Tensor]:
     """Inputs, as the model takes them, and labels of a buffer."""

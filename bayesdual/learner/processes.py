@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import bayesdual
 from bayesdual.agreement import refuse_differing
 from bayesdual.algorithm import BayesDual
 from bayesdual.learner.datamodule import StreamDataModule
@@ -23,7 +22,7 @@ def check_start(stream: StreamDataModule) -> None:
     Raises:
         ProcessesDiffer: They do not.
     """
-    folder = Path(bayesdual.__file__).parent
+    folder = Path(__file__).parents[1]
     held = {
         "the code of bayesdual": {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.py")},
         "the version of PyTorch or Python": (torch.__version__, platform.python_version()),

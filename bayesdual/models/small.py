@@ -13,14 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Layers(nn.Sequential):
-    """Layers one after the other, of which a slice is a plain ``nn.Sequential``, as that has no sizes of its own."""
-
-    def __getitem__(self, place: Any) -> Any:
-        return nn.Sequential(*[*self][place]) if isinstance(place, slice) else super().__getitem__(place)
+def layers_at(self: nn.Sequential, place: Any) -> Any:
+    """A layer, or a slice of layers as a plain ``nn.Sequential``, as that has no sizes of its own."""
+    return nn.Sequential(*[*self][place]) if isinstance(place, slice) else nn.Sequential.__getitem__(self, place)
 
 
-class MLP(Layers):
+class MLP(nn.Sequential):
     """A fully connected network with ReLU.
 
     Args:
@@ -28,6 +26,8 @@ class MLP(Layers):
         hidden: Sizes of the hidden layers.
         n_classes: Number of logits.
     """
+
+    __getitem__ = layers_at
 
     def __init__(self, in_features: int, hidden: Sequence[int] = (256, 256), n_classes: int = 10) -> None:
         sizes = [in_features, *hidden]
@@ -37,7 +37,7 @@ class MLP(Layers):
         super().__init__(*layers, nn.Linear(sizes[-1], n_classes))
 
 
-class CNN(Layers):
+class CNN(nn.Sequential):
     """Two 3x3 convolutions of 16 and 32 channels, each with ReLU and 2x2 pooling, and a hidden layer of 100.
 
     Args:
@@ -45,6 +45,8 @@ class CNN(Layers):
         channels: Channels of the images.
         n_classes: Number of logits.
     """
+
+    __getitem__ = layers_at
 
     def __init__(self, image_size: int = 28, channels: int = 1, n_classes: int = 10) -> None:
         super().__init__(
@@ -61,7 +63,7 @@ class CNN(Layers):
         )
 
 
-class LeNet(Layers):
+class LeNet(nn.Sequential):
     """LeNet-5 (LeCun et al., 1998) with ReLU and max pooling.
 
     Args:
@@ -72,6 +74,8 @@ class LeNet(Layers):
     Raises:
         ValueError: ``image_size`` is neither.
     """
+
+    __getitem__ = layers_at
 
     def __init__(self, image_size: int = 28, channels: int = 1, n_classes: int = 10) -> None:
         if image_size not in (28, 32):
@@ -92,7 +96,7 @@ class LeNet(Layers):
         )
 
 
-class ResNet18(Layers):
+class ResNet18(nn.Sequential):
     """ResNet-18 (He et al., CVPR 2016) for 32x32 images: a 3x3 stem without pooling, 11.2 M parameters.
 
     Args:
@@ -100,6 +104,8 @@ class ResNet18(Layers):
         n_classes: Number of logits.
         width: Channels of the first stage (64 in the paper; 20 is usual in continual learning).
     """
+
+    __getitem__ = layers_at
 
     def __init__(self, channels: int = 3, n_classes: int = 10, width: int = 64) -> None:
         stages = [

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from bayesdual.strategies.baselines.covon import CoVONPlugin
 from bayesdual.strategies.baselines.methods import der
-from bayesdual.strategies.merging import MergingPlugin
 
 FLOAT = 4  # bytes
 
@@ -92,8 +91,8 @@ def memory_bytes(strategy: Any, of_exemplar: ExemplarBytes) -> dict[str, int]:
             parts["importance"] = _floats(plugin.ewc_data[1])
         elif isinstance(plugin, CoVONPlugin):
             parts["importance"] = sum(precision.nbytes for precision in plugin.optimizer.prior_precisions())
-        elif isinstance(plugin, MergingPlugin):
-            parts |= plugin.experts.memory_bytes()
+        elif hasattr(plugin, "memory_bytes"):  # which counts for itself
+            parts |= plugin.memory_bytes()
         elif isinstance(plugin, LwFPlugin):
             parts["teacher"] = FLOAT * sum(p.numel() for p in cast(nn.Module, plugin.lwf.prev_model).parameters())
     return {name: size for name, size in parts.items() if size}

@@ -27,11 +27,9 @@ import avalanche.training as training
 import torch.nn.functional as F
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import ReplayPlugin, SynapticIntelligencePlugin
-from avalanche.training.storage_policy import ClassBalancedBuffer
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 
-from bayesdual.merging import Experts
 from bayesdual.strategies.baselines.closed_form import (
     LowRankLDA,
     NearestClassMean,
@@ -40,7 +38,6 @@ from bayesdual.strategies.baselines.closed_form import (
     StreamingLDA,
 )
 from bayesdual.strategies.baselines.covon import CoVON, CoVONPlugin
-from bayesdual.strategies.merging import MergingPlugin
 
 Common = dict[str, Any]
 """What every strategy takes: model, optimizer, batch sizes, epochs, device, evaluator."""
@@ -132,19 +129,6 @@ def covon(
     return training.Naive(**common, train_epochs=epochs, plugins=[CoVONPlugin(optimizer, ess_factor)])
 
 
-def merging(common: Common, epochs: int, method: str = "regmean") -> SupervisedTemplate:
-    """An expert for each experience, trained from the first's, and all merged (``bayesdual/merging/experts.py``)."""
-    return training.Naive(**common, train_epochs=epochs, plugins=[MergingPlugin(Experts(method))])
-
-
-def merging_with_memory(
-    common: Common, epochs: int, memory_size: int, method: str = "regmean", pull: float = 0.03
-) -> SupervisedTemplate:
-    """The same, with the last layer fitted again on a memory after each merge, held by ``pull``."""
-    plugin = MergingPlugin(Experts(method), ClassBalancedBuffer(memory_size), pull)
-    return training.Naive(**common, train_epochs=epochs, plugins=[plugin])
-
-
 def icarl(common: Common, epochs: int, memory_size: int) -> SupervisedTemplate:
     """iCaRL (Rebuffi et al., CVPR 2017): herded exemplars, distillation, nearest mean of exemplars.
 
@@ -226,8 +210,6 @@ BASELINES: dict[str, Callable[..., Any]] = {
     "LwF": lwf,
     "CoVON": covon,
     "iCaRL": icarl,
-    "merging": merging,
-    "merging with memory": merging_with_memory,
     "streaming LDA": StreamingLDA,
     "low-rank LDA": LowRankLDA,
     "quantised replay": QuantisedReplay,

@@ -195,7 +195,7 @@ def test_evaluating_the_last_checkpoint_gives_the_accuracy_of_the_run(in_learned
 def test_data_of_another_kind_are_given_where_a_checkpoint_is_evaluated(in_learned, tmp_path):
     spec = "{class_path: bayesdual.scenarios.PermutedDigits, init_args: {n_experiences: 2, seed: 3}}"
     (tmp_path / "ood.yaml").write_text(f"data:\n  ood: {spec}\n")
-    given = ["--config", "tiny.yaml", "--ckpt_path", "last"]
+    given = ["--config", "tiny.yaml", "--ckpt_path", in_learned / "checkpoints/last.ckpt"]
     for more in (["--config", tmp_path / "ood.yaml"], ["--data.ood", "bayesdual.scenarios.PermutedDigits"]):
         status, out, err = call("test", *given, *more)
         assert status == 0, err
