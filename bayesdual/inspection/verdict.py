@@ -41,7 +41,7 @@ def verdict(matrix: Matrix, score: Score = ACCURACY, classes: Sequence[str] = ()
     most = max(gone, key=gone.__getitem__)
     if gone[most] < NOTHING:
         return f"kept {kept:.1%} of its best; lost nothing"
-    of = f", of classes on {' and '.join(classes)}" if classes else ""
+    of = f"; of the classes, most on {' and '.join(classes)}" if classes else ""
     return f"kept {kept:.1%} of its best; lost most on experience {most + 1} ({gone[most]:.3f}){of}"
 
 

@@ -26,7 +26,7 @@ def test_it_names_the_classes_that_lost_most_since_they_were_best():
     assert classes_lost(rows) == ["1", "0"] and classes_lost(rows, ["a", "b", "c", "d"]) == ["b", "a"]
     assert classes_lost(rows[:1]) == classes_lost([]) == []
     text = verdict([[0.9, 0.0], [0.5, 1.0]], classes=["4", "6"])
-    assert text == "kept 78.9% of its best; lost most on experience 1 (0.400), of classes on 4 and 6"
+    assert text == "kept 78.9% of its best; lost most on experience 1 (0.400); of the classes, most on 4 and 6"
 
 
 def test_what_was_lost_since_the_experience_before_is_told():
