@@ -106,9 +106,9 @@ def read_comparison(path: str, folder: str | None = None) -> Comparison:
     validation = tuning.get("validation", 0.1)
     if not isinstance(validation, int | float) or not 0 < validation < 1:
         _refuse(path, "tuning.validation", f"is {validation!r}: give a share of the training data, such as 0.1")
-    if folder is None and isinstance(content.get("folder"), str):
-        folder = content["folder"]
-        check_inside(folder, f"{path}: folder", f"--folder {folder}")
+    if folder is None and isinstance(given := content.get("folder"), str):
+        check_inside(given, f"{path}: folder", f"--folder {given}")
+        folder = given
     if not isinstance(folder, str):
         _refuse(path, "folder", "is missing: say where to write, there or by --folder")
     benchmarks = tuple(_benchmark(path, name, spec) for name, spec in _entries(content, "benchmarks", path))

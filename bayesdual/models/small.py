@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def layers_at(self: nn.Sequential, place: Any) -> Any:
+def layers_at(self: nn.Sequential, idx: Any) -> Any:
     """A layer, or a slice of layers as a plain ``nn.Sequential``, as that has no sizes of its own."""
-    return nn.Sequential(*[*self][place]) if isinstance(place, slice) else nn.Sequential.__getitem__(self, place)
+    return nn.Sequential(*[*self][idx]) if isinstance(idx, slice) else nn.Sequential.__getitem__(self, idx)
 
 
 class MLP(nn.Sequential):
