@@ -15,6 +15,8 @@ from bayesdual.files import remove_left_over, write_whole
 from bayesdual.learner.datamodule import StreamDataModule
 from bayesdual.learner.position import batches_done
 
+LAST = "last.ckpt"
+
 
 class StreamCheckpoint(Checkpoint):
     """Writes ``last.ckpt`` after every epoch, and ``experience_K.ckpt`` after the last epoch of experience K.
@@ -62,13 +64,18 @@ class StreamCheckpoint(Checkpoint):
             return
         due = trainer.received_sigterm or self._is_due(trainer.global_step)
         if trainer.strategy.reduce_boolean_decision(due, all=False):  # clocks differ, and a signal may reach only one
-            self._write_last(trainer)
+            self._write(trainer, LAST)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        stream, last = _stream(trainer), self._write_last(trainer)
-        if stream.epoch == 0 and trainer.is_global_zero:  # the stream has gone on to the next experience
-            copy = self.directory / f"experience_{stream.experience}.ckpt"
-            write_whole(copy, lambda path: shutil.copyfile(last, path))
+        stream = _stream(trainer)
+        if stream.epoch > 0:
+            self._write(trainer, LAST)
+            return
+        # The stream has gone on to the next experience. Killed between the two, a run learns the epoch once more, and
+        # leaves both; the other way about it would never leave the first.
+        of_experience = self._write(trainer, f"experience_{stream.experience}.ckpt")
+        if trainer.is_global_zero:
+            write_whole(self.directory / LAST, lambda path: shutil.copyfile(of_experience, path))
             self._remove_older(stream.experience)
 
     def _remove_older(self, newest: int) -> None:
@@ -84,19 +91,19 @@ class StreamCheckpoint(Checkpoint):
         minutes = (time.monotonic() - self._written_at) / 60
         return by_steps or (self.every_n_minutes is not None and minutes >= self.every_n_minutes)
 
-    def _write_last(self, trainer: Trainer) -> Path:
-        last = self.directory / "last.ckpt"
+    def _write(self, trainer: Trainer, name: str) -> Path:
+        checkpoint = self.directory / name
         if self._has_written and trainer.is_global_zero and not self.directory.is_dir():
             raise FileNotFoundError(
                 f"{self.directory} has gone while the run was learning, and so have its checkpoints."
             )
         if trainer.is_global_zero:  # Lightning's own way may copy from another file system, which a kill cuts short
             self.directory.mkdir(parents=True, exist_ok=True)
-            write_whole(last, trainer.save_checkpoint)
+            write_whole(checkpoint, trainer.save_checkpoint)
         else:  # every process has its part in a checkpoint; the first one writes it
-            trainer.save_checkpoint(last)
+            trainer.save_checkpoint(checkpoint)
         self._written_at, self._has_written = time.monotonic(), True
-        return last
+        return checkpoint
 
 
 def _stream(trainer: Trainer) -> StreamDataModule:

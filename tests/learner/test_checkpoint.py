@@ -63,3 +63,13 @@ def test_a_folder_that_vanishes_stops_the_run_and_is_not_made_again(tmp_path):
     with pytest.raises(FileNotFoundError, match="checkpoints has gone while the run was learning"):
         checkpoint.on_train_epoch_end(trainer("whole"), None)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_killed_between_the_two_of_an_experience_leaves_both_once_it_has_gone_on(tmp_path, monkeypatch):
+    """The last one is of the epoch before, then, so that the epoch that ends the experience is learned again."""
+    (tmp_path / "last.ckpt").write_text("the epoch before")
+    monkeypatch.setattr("bayesdual.learner.checkpoint.shutil.copyfile", lambda *_: 1 / 0)  # where it is killed
+    with pytest.raises(ZeroDivisionError):
+        StreamCheckpoint(tmp_path).on_train_epoch_end(trainer("whole"), None)
+    assert (tmp_path / "last.ckpt").read_text() == "the epoch before"
+    assert (tmp_path / "experience_1.ckpt").read_text() == "whole"

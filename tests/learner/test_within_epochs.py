@@ -22,11 +22,11 @@ QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": 
 class KeepEach(StreamCheckpoint):
     """Keeps every checkpoint, by the number of steps that were made before it."""
 
-    def _write_last(self, trainer):
-        last = super()._write_last(trainer)
+    def _write(self, trainer, name):
+        written = super()._write(trainer, name)
         if trainer.is_global_zero:
-            shutil.copyfile(last, self.directory / f"{trainer.global_step}.ckpt")
-        return last
+            shutil.copyfile(written, self.directory / f"{trainer.global_step}.ckpt")
+        return written
 
 
 def noisy(x):

@@ -1434,6 +1434,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "bayesdual/learner/checkpoint.py",
         "tests/learner/test_checkpoint.py",
         ("checkpoints: one more is kept", "<= newest - self.keep", "< newest - self.keep"),
+        ("checkpoints: that of an experience comes last", "if stream.epoch > 0:", "if self._write(trainer, LAST):"),
     ),
     *mutants(
         "bayesdual/cli/stopping.py",
