@@ -18,8 +18,9 @@ def work(rank, port, folder):
     stream = benchmark().train_stream[:2]
     held = []
     for host, optimizer in ((strategy, ivon), (naive, adam)):
+        model = DistributedDataParallel(mlp())
         torch.manual_seed(rank)  # as users forget to seed
-        made = host(DistributedDataParallel(mlp()), optimizer, memory_size=12)
+        made = host(model, optimizer, memory_size=12)
         for experience in stream:
             made.train(experience)
         held.append((digest_of(made.algorithm.state_dict()), len(made.algorithm.memory)))
