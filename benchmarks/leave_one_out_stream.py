@@ -13,7 +13,8 @@ in the mean over seeds. What is predicted of it, from the stream that was learne
     MPE, NLL     the memory perturbation score by the diagonal; the loss itself
 
 Learning twice without the same example, with other draws, does not give the same change either: the rank correlation
-of the real changes of two seeds says how far any prediction of one seed's can go. A stopped call goes on where it was.
+of the real changes of two seeds says how far any prediction of one seed's can go. "Its size" is the mean over seeds of
+how much the loss changed, up or down. A stopped call goes on where it was.
 """
 
 from __future__ import annotations
@@ -128,12 +129,14 @@ def table(rows: list[dict]) -> None:
     real = {seed: [by[seed][e]["real"] for e in examples] for seed in seeds}
     mean = [statistics.mean(values) for values in zip(*real.values(), strict=True)]
     print(f"{len(examples)} examples left out, seeds {', '.join(map(str, seeds))}; Spearman's rank correlation with")
-    print(f"{'':12s} {'the mean change':>16s}" + "".join(f"{'seed ' + str(seed):>9s}" for seed in seeds))
+    print(f"{'':12s} {'the mean change':>16s} {'its size':>9s}" + "".join(f"{f'seed {seed}':>9s}" for seed in seeds))
+    size = [statistics.mean(map(abs, values)) for values in zip(*real.values(), strict=True)]
     for name in PREDICTIONS:
         of = {seed: [by[seed][e][name] for e in examples] for seed in seeds}
         average = [statistics.mean(values) for values in zip(*of.values(), strict=True)]
         alone = "".join(f"{spearmanr(of[seed], real[seed]).statistic:9.2f}" for seed in seeds)
-        print(f"{name:12s} {spearmanr(average, mean).statistic:16.2f}{alone}")
+        sides = spearmanr(average, mean).statistic, spearmanr(average, size).statistic
+        print(f"{name:12s} {sides[0]:16.2f} {sides[1]:9.2f}{alone}")
     pairs = [spearmanr(real[a], real[b]).statistic for a in seeds for b in seeds if a < b]
     if pairs:
         print(f"of the real changes of two seeds: {statistics.mean(pairs):.2f} (mean over {len(pairs)} pairs)")
