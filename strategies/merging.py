@@ -16,9 +16,7 @@ from torch import Tensor
 
 from bayesdual.merging import Experts, refit_last_layer
 from bayesdual.models import evaluating
-from bayesdual.stream import experience_data, normalise
-
-EXAMPLES = 1500  # of an experience, that a curvature is measured on
+from bayesdual.stream import experience_data
 
 
 class MergingPlugin(SupervisedPlugin, supports_distributed=False):  # type: ignore[call-arg]
@@ -66,13 +64,9 @@ class MergingPlugin(SupervisedPlugin, supports_distributed=False):  # type: igno
     @torch.no_grad()
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Takes in the expert, and makes the model what all come to together."""
-        model, data = strategy.model, experience_data(strategy.experience)
-        generator = torch.Generator().manual_seed(len(self.experts.classes))
-        rows = torch.randperm(len(data.y), generator=generator)[:EXAMPLES]
-        x = normalise(data.inputs(rows).to(strategy.device), data.mean, data.std)
+        model = strategy.model
         with evaluating(model):
-            self.experts.add(model, x, data.y.unique().tolist(), generator)
-            model.load_state_dict(self.experts.merged())
+            self.experts.learned(model, experience_data(strategy.experience), strategy.device)
             if self.storage_policy is not None:
                 self.storage_policy.post_adapt(strategy, strategy.experience)
                 refit_last_layer(model, *_examples(self.storage_policy.buffer, strategy.device), self.pull)

@@ -10,12 +10,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from bayesdual.merging import Experts
 from bayesdual.models import evaluating
-from bayesdual.stream import normalise
 
 if TYPE_CHECKING:
     from bayesdual.learner.learner import Learner
-
-EXAMPLES = 1500  # of an experience, that a curvature is measured on
 
 
 class MergeExperts(Callback):
@@ -64,15 +61,10 @@ class MergeExperts(Callback):
             self._merge(pl_module)
 
     def _merge(self, learner: Learner) -> None:
-        stream, data = learner.stream, learner.stream.train_data()
-        if len(self.experts.classes) > stream.experience:
+        if len(self.experts.classes) > learner.stream.experience:
             return
-        generator = torch.Generator().manual_seed(stream.experience)
-        rows = torch.randperm(len(data.y), generator=generator)[:EXAMPLES]
-        x = normalise(data.inputs(rows).to(learner.device), data.mean, data.std)
         with torch.inference_mode(False), torch.no_grad(), evaluating(learner.network):
-            self.experts.add(learner.network, x, data.y.unique().tolist(), generator)
-            learner.network.load_state_dict(self.experts.merged())
+            self.experts.learned(learner.network, learner.stream.train_data(), learner.device)
 
     def memory_bytes(self) -> dict[str, int]:
         """Bytes that are carried to the next experience, by part."""

@@ -25,7 +25,9 @@ from torch import Tensor, nn
 
 from bayesdual.merging.merge import merge
 from bayesdual.posterior import Curvature, KroneckerFactors, kronecker_curvature, watching_last_linear
+from bayesdual.stream import ExperienceData, normalise
 
+EXAMPLES = 1500  # of an experience, that a curvature is measured on
 PAIRS = 1000  # backward passes of a curvature
 DEFAULTS = {"gradient_matching": {"tolerance": 1e-3}}
 WITHOUT_CURVATURE = ("average", "task_arithmetic", "ties")
@@ -89,6 +91,23 @@ class Experts:
         needed = self.method not in WITHOUT_CURVATURE
         self.curvatures.append(kronecker_curvature(module, x, ones, pairs=PAIRS, generator=generator) if needed else {})
         self.classes.append(sorted(set(classes)))
+
+    def learned(self, module: nn.Module, data: ExperienceData, device: torch.device | str) -> None:
+        """Takes in a network that has learned an experience, and makes it what all experts so far come to.
+
+        Args:
+            module: The network, in eval mode, which takes normalised inputs.
+            data: The experience's training examples, on some of which the curvature is measured.
+            device: Where the network is.
+
+        Raises:
+            ValueError: As :meth:`add` and :meth:`merged`.
+        """
+        generator = torch.Generator().manual_seed(len(self.classes))
+        rows = torch.randperm(len(data.y), generator=generator)[:EXAMPLES]
+        x = normalise(data.inputs(rows).to(device), data.mean, data.std)
+        self.add(module, x, data.y.unique().tolist(), generator)
+        module.load_state_dict(self.merged())
 
     def merged(self) -> dict[str, Tensor]:
         """Weights and buffers of all experts together, by name; the base's while there is no other.

@@ -968,9 +968,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ("merging in Lightning: evaluated before", "if trainer.state.fn == TrainerFn.FITTING and", "if False and"),
     ),
     *mutants(
+        "bayesdual/merging/experts.py",
+        "tests/strategies/test_merging.py",
+        ("merging strategy: the model stays the expert", "module.load_state_dict(self.merged())", "pass"),
+    ),
+    *mutants(
         "bayesdual/strategies/merging.py",
         "tests/strategies/test_merging.py",
-        ("merging strategy: the model stays the expert", "model.load_state_dict(self.experts.merged())", "pass"),
         ("merging strategy: the head is not fitted again", "refit_last_layer(model, *", "_ = (model, *"),
     ),
     *mutants(
